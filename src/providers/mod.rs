@@ -1,0 +1,104 @@
+//! Those who answer: one trait, and what can go wrong with them.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use crate::cancel::{CancelReason, CancelToken};
+use crate::chat::{ChatRequest, Piece};
+use crate::clock::Time;
+
+/// Somebody who answers chats. One value per provider, shared by all workers.
+pub trait Provider: fmt::Debug + Send + Sync {
+    /// Makes one call, and gives each piece to `on_piece` as it comes: a [`Piece::Head`] first.
+    /// Blocks until the last byte is in, the call is cancelled or its deadline has passed.
+    ///
+    /// # Errors
+    /// What went wrong, classified. An answer that breaks off is an error, however much of it came.
+    fn chat(&self, call: &Call<'_>, on_piece: &mut OnPiece<'_>) -> Result<(), ProviderError>;
+}
+
+/// Takes a piece; `Break` when nobody wants any more of them.
+pub type OnPiece<'a> = dyn FnMut(Piece) -> ControlFlow<()> + 'a;
+
+/// One try at a provider.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// What is asked.
+    pub request: &'a ChatRequest,
+    /// Said when the answer is not wanted any more.
+    pub cancel: &'a CancelToken,
+    /// Nothing may last longer.
+    pub deadline: Time,
+    /// Told when something happens.
+    pub watch: &'a dyn CallWatch,
+}
+
+/// Hears of what happens inside a call: for the request's phases.
+pub trait CallWatch: fmt::Debug + Sync {
+    /// The connection stands: new, or taken from the pool.
+    fn connected(&self, reused: bool);
+    /// The first byte of the answer is in.
+    fn first_byte(&self);
+}
+
+/// What went wrong with a call.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct ProviderError {
+    /// What kind of failure it was.
+    pub class: ErrorClass,
+    /// What the client may read.
+    pub message: String,
+    /// What only the log may say.
+    pub detail: Option<String>,
+    /// The provider's HTTP status, where there was one.
+    pub status: Option<u16>,
+    /// The provider's own code or type.
+    pub code: Option<String>,
+    /// The request's field that the provider names.
+    pub param: Option<String>,
+    /// How long the provider asks us to wait.
+    pub retry_after: Option<Duration>,
+}
+
+/// Kinds of failure. Which of them may be tried again is decided in one place, the admission core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorClass {
+    /// No connection: name lookup, TCP, TLS.
+    Connect,
+    /// Time ran out while connecting.
+    ConnectTimeout,
+    /// Time ran out before the first byte of the answer.
+    FirstByteTimeout,
+    /// Time ran out between two pieces of the answer.
+    IdleTimeout,
+    /// Rate or concurrency (429).
+    RateLimited,
+    /// The provider is overloaded (429, 503, 529).
+    Overloaded,
+    /// A plan's window is used up until a stated time (429).
+    PlanWindow,
+    /// No balance, no plan (402, 429).
+    Quota,
+    /// The key is not accepted (401).
+    Auth,
+    /// The key may not do that (403).
+    Forbidden,
+    /// No such model (404).
+    ModelNotFound,
+    /// The prompt is too long (400).
+    ContextLength,
+    /// The provider's filter said no (400).
+    ContentFilter,
+    /// The request is wrong in another way (4xx).
+    InvalidRequest,
+    /// The provider failed (5xx).
+    ServerError,
+    /// The answer broke off before its proper end.
+    Incomplete,
+    /// The answer is no answer: not HTTP, not JSON, not the wire.
+    Malformed,
+    /// We gave up on it: see the reason.
+    Cancelled(CancelReason),
+}
