@@ -8,6 +8,8 @@ pub mod chat;
 
 pub mod config;
 
+pub mod telemetry;
+
 pub mod providers;
 
 pub mod engine;
