@@ -12,4 +12,6 @@ pub mod telemetry;
 
 pub mod providers;
 
+pub mod routing;
+
 pub mod engine;
