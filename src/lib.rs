@@ -8,8 +8,12 @@ pub mod chat;
 
 pub mod config;
 
+pub mod telemetry;
+
 pub mod admission;
 
 pub mod providers;
+
+pub mod routing;
 
 pub mod engine;

@@ -26,6 +26,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// By name.
     pub providers: BTreeMap<String, Provider>,
+    /// Who answers `auto`.
+    pub routing: Routing,
     /// The lifecycle log in memory.
     pub telemetry: Telemetry,
     /// What is written to standard error.
@@ -140,6 +142,14 @@ pub struct Timeouts {
     pub max: Duration,
     /// A prompt of more tokens than this takes the next longer row of a provider's table.
     pub long_prompt_tokens: u64,
+}
+
+/// `[routing]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Routing {
+    /// Names of the providers that may answer `auto`, the preferred first. Without embedded ones: they answer `auto`
+    /// only when no other provider has a key.
+    pub auto: Vec<String>,
 }
 
 /// `[telemetry]`
