@@ -1,5 +1,8 @@
 //! Those who answer: one trait, and what can go wrong with them.
 
+#[allow(dead_code, reason = "the wires that call it come after it")]
+mod transport;
+
 use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Duration;
