@@ -8,6 +8,8 @@ pub mod chat;
 
 pub mod config;
 
+pub mod door;
+
 pub mod telemetry;
 
 pub mod admission;
