@@ -29,7 +29,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("client", &["clock", "cancel", "config"]),
     ("door", &["clock", "cancel", "config"]),
     ("telemetry", &["clock", "config", "client"]),
-    ("admission", &["clock", "config"]),
+    ("admission", &["clock", "cancel", "config"]),
     (
         "providers",
         &["clock", "cancel", "chat", "config", "wire", "telemetry"],

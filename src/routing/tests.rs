@@ -25,6 +25,7 @@ fn provider(name: &str, kind: ProviderKind, models: &[(&str, u64)]) -> Provider 
         api_key_env: None,
         api_key_file: None,
         api_key: None,
+        api_key_problem: None,
         max_inflight: 1,
         pool: Pool {
             max_connections: 1,

@@ -42,6 +42,7 @@ fn provider(base_url: &str) -> Provider {
         api_key_env: None,
         api_key_file: None,
         api_key: Some("secret".into()),
+        api_key_problem: None,
         max_inflight: 2,
         pool: Pool {
             max_connections: 2,
