@@ -128,29 +128,84 @@ fn every_line_that_looks_like_a_knob_can_be_uncommented() {
     assert_eq!(config.engine.workers, Some(5));
 }
 
-#[test]
-fn every_knob_that_is_read_is_in_the_shipped_file_and_no_other() {
-    let text = uncommented(|knob| Some(knob.value.to_owned()));
-    let root = parse(&text, "config.toml").expect("TOML");
+/// The knobs that are read when all of the file is uncommented.
+fn read_knobs(root: &Table) -> BTreeSet<String> {
     let mut report = Report::default();
-    Section::root(&root, &mut report, |root| {
+    Section::root(root, &mut report, |root| {
         Config::read(root, &Environment::default())
     });
-    let read: BTreeSet<String> = report.knobs.iter().map(|knob| general(knob)).collect();
+    report.knobs
+}
+
+fn everything() -> Table {
+    let text = uncommented(|knob| Some(knob.value.to_owned()));
+    parse(&text, "config.toml").expect("TOML")
+}
+
+#[test]
+fn every_knob_that_is_read_is_in_the_shipped_file_and_no_other() {
+    let root = everything();
+    let read: BTreeSet<String> = read_knobs(&root).iter().map(|knob| general(knob)).collect();
     let mut written = BTreeSet::new();
     paths(&root, "", &mut written);
     let written: BTreeSet<String> = written.iter().map(|knob| general(knob)).collect();
+    let difference =
+        |one: &BTreeSet<String>, other| one.difference(other).cloned().collect::<Vec<_>>();
     assert_eq!(
-        read.difference(&written).collect::<Vec<_>>(),
+        difference(&read, &written),
         [""; 0],
         "read, but not written"
     );
     assert_eq!(
-        written.difference(&read).collect::<Vec<_>>(),
+        difference(&written, &read),
         [""; 0],
         "written, but not read"
     );
     assert!(read.len() > 60, "only {} knobs", read.len());
+}
+
+/// A date suits no knob, so each says what it accepts; where that is a range, the file says the same.
+#[test]
+fn every_knob_refuses_a_wrong_type_and_the_shipped_file_tells_its_range() {
+    let knobs = read_knobs(&everything());
+    let is_single = |knob: &&String| !knob.contains('[') && !knob.starts_with("providers.mine.");
+    let mut ranges = 0;
+    for knob in knobs.iter().filter(is_single) {
+        let refusals = super::refusals(&format!("{knob} = 1979-05-27"));
+        let start = format!("test.toml:1: {knob}: found ");
+        let refusal = refusals.iter().find(|refusal| refusal.starts_with(&start));
+        let refusal = refusal.unwrap_or_else(|| panic!("{knob}: {refusals:?}"));
+        let Some((_, range)) = refusal.split_once(" from ") else {
+            continue;
+        };
+        let told = comment_on(knob).unwrap_or_else(|| panic!("{knob} is not there"));
+        assert!(told.contains(range), "{knob} takes {range}: {told}");
+        ranges += 1;
+    }
+    assert!(ranges > 40, "only {ranges} ranges");
+}
+
+/// The comment above a knob, as one line. Knobs that follow each other without a word between them share one.
+fn comment_on(knob: &str) -> Option<String> {
+    let mut comment = String::new();
+    let mut after_knob = false;
+    for line in SHIPPED.lines() {
+        let is_comment = line.starts_with('#') && Knob::of(line).is_none();
+        if is_comment && after_knob {
+            comment.clear();
+        }
+        if is_comment {
+            comment.push_str(line.trim_start_matches('#'));
+        }
+        after_knob = !is_comment;
+        if line
+            .trim_start_matches("# ")
+            .starts_with(&format!("{knob} = "))
+        {
+            return Some(comment);
+        }
+    }
+    None
 }
 
 /// The same knob of another provider, or another model, is the same knob.
