@@ -178,20 +178,34 @@ fn every_knob_refuses_a_wrong_type_and_the_shipped_file_tells_its_range() {
         let Some((_, range)) = refusal.split_once(" from ") else {
             continue;
         };
-        let told = paragraph_of(knob).unwrap_or_else(|| panic!("no paragraph has {knob}"));
+        let told = comment_on(knob).unwrap_or_else(|| panic!("{knob} is not there"));
         assert!(told.contains(range), "{knob} takes {range}: {told}");
         ranges += 1;
     }
     assert!(ranges > 40, "only {ranges} ranges");
 }
 
-/// The lines about a knob, as one.
-fn paragraph_of(knob: &str) -> Option<String> {
-    let (line, comment) = (format!("\n{knob} = "), format!("\n# {knob} = "));
-    let paragraph = SHIPPED
-        .split("\n\n")
-        .find(|paragraph| paragraph.contains(&line) || paragraph.contains(&comment));
-    paragraph.map(|paragraph| paragraph.replace("\n# ", " "))
+/// The comment above a knob, as one line. Knobs that follow each other without a word between them share one.
+fn comment_on(knob: &str) -> Option<String> {
+    let mut comment = String::new();
+    let mut after_knob = false;
+    for line in SHIPPED.lines() {
+        let is_comment = line.starts_with('#') && Knob::of(line).is_none();
+        if is_comment && after_knob {
+            comment.clear();
+        }
+        if is_comment {
+            comment.push_str(line.trim_start_matches('#'));
+        }
+        after_knob = !is_comment;
+        if line
+            .trim_start_matches("# ")
+            .starts_with(&format!("{knob} = "))
+        {
+            return Some(comment);
+        }
+    }
+    None
 }
 
 /// The same knob of another provider, or another model, is the same knob.
