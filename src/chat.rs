@@ -284,7 +284,7 @@ pub struct Choice {
 /// One piece of an answer on its way, in the order of arrival.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Piece {
-    /// Who answers: always first.
+    /// Who answers: always first. A later one only brings `extra` fields that came late.
     Head(Head),
     /// A bit of an answer.
     Delta(Delta),
@@ -312,6 +312,8 @@ pub struct Head {
     pub created: u64,
     /// The model that answers.
     pub model: String,
+    /// Parameters of the request that this provider was not sent as asked, by their OpenAI names.
+    pub dropped: Vec<String>,
     /// Fields that we don't know.
     pub extra: Extra,
 }

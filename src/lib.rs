@@ -8,6 +8,8 @@ pub mod chat;
 
 pub mod config;
 
+pub mod wire;
+
 pub mod door;
 
 pub mod telemetry;
