@@ -69,7 +69,7 @@ use crate::config;
 const OTHER_HANDLES: usize = 64;
 
 /// How long [`Door::stop`] waits for threads after all sockets were shut.
-const JOIN_MARGIN: Duration = Duration::from_secs(2);
+const JOIN_MARGIN: Duration = Duration::from_secs(1);
 
 /// Answers requests. One handler serves all connections of a door, on many threads at once.
 ///
@@ -158,8 +158,10 @@ pub struct DoorSnapshot {
     pub parked: usize,
     /// Connections that got their last answer and are about to close.
     pub lingering: usize,
-    /// Threads that serve connections, or wait a while for one.
+    /// Threads for connections, the idle ones too.
     pub threads: usize,
+    /// Threads without a connection; each leaves after a few seconds of that.
+    pub idle_threads: usize,
     /// Bytes of bodies being read or held.
     pub held_bytes: usize,
     /// Connections accepted since the start, refused ones too.
@@ -263,12 +265,14 @@ impl Door {
     pub fn snapshot(&self) -> DoorSnapshot {
         let shared = &self.shared;
         let tallies = &shared.tallies;
+        let (threads, idle_threads) = shared.crew.threads();
         DoorSnapshot {
             connections: shared.connections(),
             active: shared.turns(),
             parked: shared.parking.parked(),
             lingering: shared.parking.lingering(),
-            threads: shared.crew.threads(),
+            threads,
+            idle_threads,
             held_bytes: shared.budget.used(),
             accepted: tallies.accepted.load(Ordering::Relaxed),
             refused: tallies.refused.load(Ordering::Relaxed),
