@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 
 use super::support::{Client, PATIENCE, Scripted, config, echo, eventually, open};
-use crate::door::Response;
+use crate::door::{Response, room};
 
 #[test]
 fn past_the_bound_only_operation_routes_are_served_and_then_nobody() {
@@ -122,4 +122,12 @@ fn a_promise_of_bytes_takes_nothing_from_the_others() {
     let body = "x".repeat(1000);
     let post = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n{body}");
     assert_eq!(Client::connect(&door).say(post).hear().status, 200);
+}
+
+#[test]
+fn the_bound_on_connections_fits_the_limit_on_open_files() {
+    for (handles, expected) in [(1024, 448), (8192, 4032), (0, 1)] {
+        assert_eq!(room(handles, 32), expected, "{handles} files");
+    }
+    assert!(room(u64::MAX, 32) > 1 << 40, "no limit");
 }
