@@ -26,7 +26,7 @@ use crate::clock::Time;
 const STACK_BYTES: usize = 256 * 1024;
 
 /// A thread without a connection leaves after so long.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(5);
 
 /// See the module's story.
 #[derive(Debug, Default)]
@@ -77,9 +77,10 @@ impl Crew {
         rejected.map_or(Ok(()), Err)
     }
 
-    /// Threads alive.
-    pub(super) fn threads(&self) -> usize {
-        self.roster.lock().threads.len()
+    /// Threads alive, and how many of them have no connection.
+    pub(super) fn threads(&self) -> (usize, usize) {
+        let roster = self.roster.lock();
+        (roster.threads.len(), roster.idle)
     }
 
     /// Lets every thread leave that has no connection, and takes no further connection.

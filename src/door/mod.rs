@@ -36,19 +36,22 @@ mod budget;
 mod connection;
 mod crew;
 mod encode;
+mod floor;
 mod head;
 mod inbox;
 mod listener;
 mod message;
 mod parking;
+mod receive;
 mod reply;
 mod shared;
 mod socket;
 #[cfg(test)]
 mod tests;
 
+pub use floor::Floor;
 pub use message::{Head, Headers, Request, Response, header};
-pub use reply::{Exchange, Floor, Progress, Wake};
+pub use reply::{Exchange, Progress, Wake};
 pub use tiny_http::{HTTPVersion, Header, Method, StatusCode};
 
 use std::fmt;
@@ -69,7 +72,7 @@ use crate::config;
 const OTHER_HANDLES: usize = 64;
 
 /// How long [`Door::stop`] waits for threads after all sockets were shut.
-const JOIN_MARGIN: Duration = Duration::from_secs(2);
+const JOIN_MARGIN: Duration = Duration::from_secs(1);
 
 /// Answers requests. One handler serves all connections of a door, on many threads at once.
 ///
@@ -158,8 +161,10 @@ pub struct DoorSnapshot {
     pub parked: usize,
     /// Connections that got their last answer and are about to close.
     pub lingering: usize,
-    /// Threads that serve connections, or wait a while for one.
+    /// Threads for connections, the idle ones too.
     pub threads: usize,
+    /// Threads without a connection; each leaves after a few seconds of that.
+    pub idle_threads: usize,
     /// Bytes of bodies being read or held.
     pub held_bytes: usize,
     /// Connections accepted since the start, refused ones too.
@@ -263,12 +268,14 @@ impl Door {
     pub fn snapshot(&self) -> DoorSnapshot {
         let shared = &self.shared;
         let tallies = &shared.tallies;
+        let (threads, idle_threads) = shared.crew.threads();
         DoorSnapshot {
             connections: shared.connections(),
             active: shared.turns(),
             parked: shared.parking.parked(),
             lingering: shared.parking.lingering(),
-            threads: shared.crew.threads(),
+            threads,
+            idle_threads,
             held_bytes: shared.budget.used(),
             accepted: tallies.accepted.load(Ordering::Relaxed),
             refused: tallies.refused.load(Ordering::Relaxed),
@@ -296,21 +303,22 @@ fn join(thread: Option<JoinHandle<()>>) {
     }
 }
 
-/// Lowers the bound on connections to what the limit on open files allows. An active connection takes two handles:
-/// its socket, and its thread's bell.
+/// Lowers the bound on connections to what the limit on open files allows.
 fn fit_handles(mut config: config::Server) -> config::Server {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let handles = limit.map_or(usize::MAX, |limit| {
-        usize::try_from(limit).unwrap_or(usize::MAX)
-    });
-    let room =
-        (handles.saturating_sub(OTHER_HANDLES) / 2).saturating_sub(config.operation_connections);
+    let room = room(limit.unwrap_or(u64::MAX), config.operation_connections);
     if config.max_connections > room {
-        log::warn!(
-            "{handles} open files allow only {room} connections, not {}",
-            config.max_connections
-        );
-        config.max_connections = room.max(1);
+        let wanted = config.max_connections;
+        log::warn!("the limit on open files allows {room} connections, not {wanted}");
+        config.max_connections = room;
     }
     config
+}
+
+/// Connections that so many file handles allow beside those reserved for operation routes. An active one takes two:
+/// its socket, and its thread's bell.
+fn room(handles: u64, reserved: usize) -> usize {
+    let handles = usize::try_from(handles).unwrap_or(usize::MAX);
+    let all = handles.saturating_sub(OTHER_HANDLES) / 2;
+    all.saturating_sub(reserved).max(1)
 }

@@ -19,17 +19,18 @@
 //! weakly (a forgotten clone keeps no connection open), and the connection reads its next request only from
 //! `Finished`, where every write and `abort` is refused. An abort that wins against the last write leaves `Broken`, and then there is no next request.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags};
 use tiny_http::{Header, StatusCode};
 
 use super::bell::Bell;
-use super::encode::{self, After, Framing};
+use super::encode::Framing;
+use super::floor::Floor;
 use super::message::Response;
 use super::shared::{Shared, Turn};
 use super::socket::{Socket, poll_for};
@@ -95,20 +96,22 @@ pub struct Exchange {
 }
 
 #[derive(Debug)]
-struct Inner {
-    door: Arc<Shared>,
+pub(super) struct Inner {
+    pub(super) door: Arc<Shared>,
     /// The connection's; gone when the connection is.
     socket: Weak<Socket>,
     /// Of the connection's thread. An old exchange may ring it for nothing: `wait` looks at `notified`.
     bell: Arc<Bell>,
     /// Counts the exchange as open until the answer is over.
-    turn: Turn,
-    manners: Manners,
+    pub(super) turn: Turn,
+    pub(super) manners: Manners,
     /// A [`Progress`]; see the drawing above.
     progress: AtomicU8,
     notified: AtomicBool,
     /// What the client was told of the connection's future; written before `Finished`.
-    stays: AtomicBool,
+    pub(super) stays: AtomicBool,
+    /// The thread won't see the end by itself: more requests are at hand, which no poll will show.
+    ring: AtomicBool,
     /// The right to speak, and how the body under way is framed.
     floor: Mutex<Framing>,
 }
@@ -129,6 +132,7 @@ impl Exchange {
             manners,
             progress: AtomicU8::new(Progress::Unsent as u8),
             notified: AtomicBool::new(false),
+            ring: AtomicBool::new(false),
             stays: AtomicBool::new(false),
             floor: Mutex::new(Framing::Nothing),
         };
@@ -212,7 +216,8 @@ impl Exchange {
     ///
     /// *An end needs no `notify`.* The thread sees it when the client's next request arrives, else when it looks up
     /// by itself: after `park_after` and then at doubling distances. So whoever answers need not pay for waking it, and
-    /// the thread is kept at most as long again as the answer took.
+    /// the thread is kept at most as long again as the answer took. Where the client would notice that delay, because the connection
+    /// is to close or its next request is here already, the end rings.
     ///
     /// *Who has left.* A client that shuts only its sending side after the request can't be told from one that
     /// closed: to this side both are a FIN, until a write is answered by a reset. Both count as left, because waiting on would keep calls running
@@ -237,9 +242,16 @@ impl Exchange {
             if seen.contains(PollFlags::IN) && !inner.progress().is_over() {
                 // Pipelined bytes: they stay readable, and would make this loop spin.
                 interest = PollFlags::RDHUP;
+                self.ring_when_over();
             }
             distance = distance.saturating_mul(2);
         }
+    }
+
+    /// Has the connection's thread rung when the answer is over. The flag is set before the loop of `wait` looks at
+    /// the progress, and the end is marked before the flag is read: one of the two sees the other.
+    pub(super) fn ring_when_over(&self) {
+        self.inner.ring.store(true, Ordering::SeqCst);
     }
 
     /// Whether the connection may serve another request.
@@ -249,23 +261,23 @@ impl Exchange {
 }
 
 impl Inner {
-    fn progress(&self) -> Progress {
-        Progress::from_u8(self.progress.load(Ordering::Acquire))
+    pub(super) fn progress(&self) -> Progress {
+        Progress::from_u8(self.progress.load(Ordering::SeqCst))
     }
 
-    fn socket(&self) -> io::Result<Arc<Socket>> {
+    pub(super) fn socket(&self) -> io::Result<Arc<Socket>> {
         self.socket
             .upgrade()
             .ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 
     /// Takes one edge of the drawing, or says why it can't be taken.
-    fn advance(&self, from: Progress, to: Progress) -> io::Result<()> {
+    pub(super) fn advance(&self, from: Progress, to: Progress) -> io::Result<()> {
         let swap = self.progress.compare_exchange(
             from as u8,
             to as u8,
-            Ordering::AcqRel,
-            Ordering::Acquire,
+            Ordering::SeqCst,
+            Ordering::SeqCst,
         );
         match swap.map_err(Progress::from_u8) {
             Ok(_) => Ok(()),
@@ -276,8 +288,16 @@ impl Inner {
         }
     }
 
+    /// After the upper right edge was taken: nothing is left to be sent.
+    pub(super) fn after_finish(&self) {
+        self.turn.end();
+        if self.ring.load(Ordering::SeqCst) || !self.stays.load(Ordering::Relaxed) {
+            self.bell.ring();
+        }
+    }
+
     /// The lower edge of the drawing. The winner ends the socket; nobody can be using it for another exchange.
-    fn break_off(&self) {
+    pub(super) fn break_off(&self) {
         let unsent = self.advance(Progress::Unsent, Progress::Broken).is_ok();
         if !unsent && self.advance(Progress::Streaming, Progress::Broken).is_err() {
             // No edge leads back to `Unsent`, so what is in neither state now is over.
@@ -300,8 +320,11 @@ impl Inner {
             PollFd::new(&*socket, interest),
             PollFd::new(&*self.bell, PollFlags::IN),
         ];
-        let count = poll_for(&mut fds, timeout).expect("poll fails only on bad arguments");
-        if count > 0 && !fds[1].revents().is_empty() {
+        if let Err(error) = poll_for(&mut fds, timeout) {
+            log::error!("watching a client: {error}");
+            return PollFlags::ERR;
+        }
+        if !fds[1].revents().is_empty() {
             self.bell.clear();
         }
         fds[0].revents()
@@ -318,140 +341,4 @@ impl Inner {
 
 fn out_of_turn(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
-}
-
-/// The right to speak, given back on drop. See [`Exchange::seize`].
-#[derive(Debug)]
-pub struct Floor<'a> {
-    inner: &'a Inner,
-    framing: MutexGuard<'a, Framing>,
-}
-
-impl Floor<'_> {
-    /// How far the answer is. Only an abort can change it while the floor is held.
-    pub fn progress(&self) -> Progress {
-        self.inner.progress()
-    }
-
-    /// As [`Exchange::reply`].
-    ///
-    /// # Errors
-    /// As [`Exchange::reply`].
-    pub fn reply(&mut self, response: Response) -> io::Result<()> {
-        let body: &[u8] = &response.body;
-        let framing = match encode::is_bodiless(response.status) {
-            true => Framing::Nothing,
-            false => Framing::Length(body.len()),
-        };
-        let silent = self.inner.manners.head_only || framing == Framing::Nothing;
-        let body = if silent { &[] } else { body };
-        self.begin(response.status, &response.headers, framing, body)?;
-        self.end()
-    }
-
-    /// As [`Exchange::start`].
-    ///
-    /// # Errors
-    /// As [`Exchange::reply`].
-    pub fn start(&mut self, status: StatusCode, headers: &[Header]) -> io::Result<()> {
-        let framing = match encode::is_bodiless(status) {
-            true => Framing::Nothing,
-            false if self.inner.manners.old => Framing::UntilClose,
-            false => Framing::Chunked,
-        };
-        self.begin(status, headers, framing, &[])
-    }
-
-    /// As [`Exchange::write`].
-    ///
-    /// # Errors
-    /// As [`Exchange::write`].
-    pub fn write(&mut self, piece: &[u8]) -> io::Result<()> {
-        self.inner
-            .advance(Progress::Streaming, Progress::Streaming)?;
-        if piece.is_empty() || self.inner.manners.head_only {
-            return Ok(());
-        }
-        match *self.framing {
-            Framing::Chunked => {
-                let size = format!("{:x}\r\n", piece.len());
-                self.send(&[size.as_bytes(), piece, b"\r\n"])
-            }
-            Framing::UntilClose => self.send(&[piece]),
-            Framing::Nothing | Framing::Length(_) => Ok(()),
-        }
-    }
-
-    /// As [`Exchange::finish`].
-    ///
-    /// # Errors
-    /// As [`Exchange::write`].
-    pub fn finish(&mut self) -> io::Result<()> {
-        self.inner
-            .advance(Progress::Streaming, Progress::Streaming)?;
-        if *self.framing == Framing::Chunked && !self.inner.manners.head_only {
-            self.send(&[b"0\r\n\r\n"])?;
-        }
-        self.end()
-    }
-
-    fn begin(
-        &mut self,
-        status: StatusCode,
-        headers: &[Header],
-        framing: Framing,
-        body: &[u8],
-    ) -> io::Result<()> {
-        self.inner.advance(Progress::Unsent, Progress::Streaming)?;
-        *self.framing = framing;
-        let after = self.after(headers, framing);
-        self.inner
-            .stays
-            .store(after != After::Close, Ordering::Relaxed);
-        let head = encode::head(
-            status,
-            headers,
-            framing,
-            after,
-            self.inner.door.clock.wall(),
-        );
-        self.send(&[&head, body])
-    }
-
-    fn after(&self, headers: &[Header], framing: Framing) -> After {
-        let manners = self.inner.manners;
-        let closes = !manners.keep_alive
-            || framing == Framing::UntilClose
-            || self.inner.door.is_quiet()
-            || encode::asks_to_close(headers);
-        match (closes, manners.old) {
-            (true, _) => After::Close,
-            (false, true) => After::StayAloud,
-            (false, false) => After::Stay,
-        }
-    }
-
-    fn end(&mut self) -> io::Result<()> {
-        self.inner
-            .advance(Progress::Streaming, Progress::Finished)?;
-        self.inner.turn.end();
-        Ok(())
-    }
-
-    fn send(&self, parts: &[&[u8]]) -> io::Result<()> {
-        let door = &self.inner.door;
-        let mut slices = [IoSlice::new(&[]); 3];
-        for (slice, part) in slices.iter_mut().zip(parts) {
-            *slice = IoSlice::new(part);
-        }
-        let slices = &mut slices[..parts.len()];
-        let sent = self
-            .inner
-            .socket()
-            .and_then(|socket| socket.send(slices, &*door.clock, door.config.write_timeout));
-        if sent.is_err() {
-            self.inner.break_off();
-        }
-        sent
-    }
 }
