@@ -1,10 +1,14 @@
 //! Arrivals: at once, into line, or refused; and the counters of what waits.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::queue::Candidate;
+use super::queue::{Candidate, Line};
 use super::state::{Core, Job};
-use super::{Action, Ending, JobId, ProviderId, Refusal, RefusalReason, Step, Submission};
+use super::{
+    Action, ClassId, Ending, JobId, ProviderId, Refusal, RefusalReason, SLICE, Step, Submission,
+};
+use crate::cancel::CancelReason;
 use crate::clock::Time;
 
 impl Core {
@@ -79,16 +83,16 @@ impl Core {
     }
 
     /// Takes a job out of the line of its stage, to end.
-    pub(super) fn leave_line(&mut self, id: JobId) {
+    pub(super) fn leave_line(&mut self, id: JobId, now: Time) {
         let job = &self.jobs[&id];
         let (stage, class, flow, place) = (job.stage(), job.class, job.flow, job.place);
         let removed = self.lines[stage.index()].remove(class, flow, place);
         debug_assert!(removed, "a waiting job stands in its line");
-        self.left_line(id);
+        self.left_line(id, now);
     }
 
     /// Counts a job that has left the line of its stage, to end or to start.
-    pub(super) fn left_line(&mut self, id: JobId) {
+    pub(super) fn left_line(&mut self, id: JobId, now: Time) {
         let job = &self.jobs[&id];
         let (stage, class, flow, session) = (job.stage(), job.class, job.flow, job.session);
         let (bytes, arrived) = (job.bytes, job.arrived);
@@ -104,7 +108,7 @@ impl Core {
         self.waiting.by_provider[provider.index()] -= 1;
         self.set_pressure();
         if session && after == 0 {
-            self.session_waits_no_more(flow, stage, class);
+            self.session_waits_no_more(flow, stage, class, now);
         }
     }
 
@@ -135,7 +139,7 @@ impl Core {
     fn reason_to_refuse(&self, job: &Job, now: Time) -> Option<RefusalReason> {
         let (queue, stage) = (&self.settings.queue, job.stage());
         let line = &self.lines[stage.index()];
-        if line.waiting_of(job.class, job.flow) >= queue.per_session {
+        if line.waiting_of_flow(job.flow) >= queue.per_session {
             return Some(RefusalReason::SessionQueueFull);
         }
         if self.waiting.bytes.saturating_add(job.bytes) > queue.max_bytes {
@@ -153,36 +157,49 @@ impl Core {
         (self.waiting.jobs >= queue.capacity).then_some(RefusalReason::QueueFull)
     }
 
-    /// How long an arrival would wait in line, judged from what calls took lately; `None` where too few ended lately, or
-    /// the line is empty (a rule that refuses whatever *might* be late locks shut after one slow hour).
+    /// How long an arrival would wait in line, judged from what calls took lately; `None` where too few ended lately, the
+    /// line is empty or a slot is free (a rule that refuses whatever *might* be late locks shut after one slow hour).
     fn expected_wait(&self, job: &Job, now: Time) -> Option<Duration> {
-        let line = &self.lines[job.stage().index()];
-        if line.waiting() == 0
-            || !line
-                .targets
-                .iter()
-                .all(|target| self.estimates[target.index()].is_known(now))
-        {
+        let stage = job.stage();
+        let line = &self.lines[stage.index()];
+        if line.waiting() == 0 || (self.has_room() && self.free_target(stage).is_some()) {
             return None;
         }
-        let more_urgent: usize = (0..job.class).map(|class| line.waiting_in(class)).sum();
         let rounds = line.waiting_of(job.class, job.flow) + 1;
-        let in_class = (line.flows_in(job.class).max(1) * rounds).min(line.waiting_in(job.class));
-        let ahead = u64::try_from(more_urgent + in_class).unwrap_or(u64::MAX);
-        let places: usize = line
+        let mut work = 0_u64;
+        for class in 0..=job.class {
+            let waiting = line.waiting_in(class);
+            let ahead = if class == job.class {
+                waiting.min(line.flows_in(class).max(1) * rounds)
+            } else {
+                waiting
+            };
+            if ahead > 0 {
+                let slowest = self.slowest(line, class, now)?;
+                work = work.saturating_add(slowest.saturating_mul(ahead as u64));
+            }
+        }
+        Some(Duration::from_nanos(work / self.places(line) as u64))
+    }
+
+    /// What a call of this class takes on the slowest target of the line, in nanoseconds, if that is known of all.
+    fn slowest(&self, line: &Line, class: ClassId, now: Time) -> Option<u64> {
+        let estimates = line.targets.iter().map(|target| {
+            let estimate = &self.estimates[target.index()];
+            estimate.is_known(class, now).then(|| estimate.nanos(class))
+        });
+        estimates.collect::<Option<Vec<u64>>>()?.into_iter().max()
+    }
+
+    /// Calls that a line's targets take at once, at least one.
+    fn places(&self, line: &Line) -> usize {
+        let providers: BTreeSet<ProviderId> = line
             .targets
             .iter()
-            .map(|&target| self.limit_of(self.provider_of(target)))
-            .sum();
-        let slowest = line
-            .targets
-            .iter()
-            .map(|target| self.estimates[target.index()].nanos(job.class))
-            .max()?;
-        let places = u64::try_from(places.min(self.settings.global))
-            .unwrap_or(u64::MAX)
-            .max(1);
-        Some(Duration::from_nanos(slowest.saturating_mul(ahead) / places))
+            .map(|&target| self.provider_of(target))
+            .collect();
+        let places: usize = providers.into_iter().map(|id| self.limit_of(id)).sum();
+        places.min(self.room()).max(1)
     }
 
     /// The newest job of the longest line in the lowest class gives way to an arrival of a session that has less than the
@@ -195,27 +212,24 @@ impl Core {
         else {
             return false;
         };
-        let flows: usize = lengths.iter().map(std::collections::BTreeSet::len).sum();
+        let flows: usize = lengths.iter().map(BTreeSet::len).sum();
         let own = self.lines[arrival.stage().index()].waiting_of(arrival.class, arrival.flow);
         let Some(&(longest, stage, flow)) = lengths[class].last() else {
             return false;
         };
-        if own * flows >= self.waiting.jobs || longest <= own + 1 {
+        // Among equals, taking from one to give to the other must leave them closer than they were.
+        let pointless = class == arrival.class && longest <= own + 1;
+        if own * flows >= self.waiting.jobs || pointless {
             return false;
         }
-        let Some(victim) = self.lines[stage.index()].newest(class, flow) else {
+        // A job that came back has its place. Such jobs are old, so few stand at the end of the line.
+        let newest = self.lines[stage.index()].newest(class, flow);
+        let victim = newest.take(SLICE).find(|job| self.jobs[job].attempt == 0);
+        let Some(victim) = victim else {
             return false;
         };
-        if self.jobs[&victim].attempt > 0 {
-            return false;
-        }
         let refused = self.refusal(RefusalReason::Displaced, now);
-        self.end_early(
-            victim,
-            refused,
-            crate::cancel::CancelReason::Requested,
-            actions,
-        );
+        self.end_early(victim, refused, CancelReason::Requested, now, actions);
         true
     }
 

@@ -5,33 +5,40 @@ use std::time::Duration;
 use super::queue::Candidate;
 use super::slots::Holding;
 use super::state::{Core, Job};
-use super::{Action, Ending, JobId, ProviderId, StageId, Step, TargetId};
-use crate::cancel::CancelReason;
+use super::{Action, JobId, ProviderId, SLICE, StageId, Step, TargetId};
 use crate::clock::Time;
 
 /// Running jobs are charged this often while somebody waits.
 const BILLING: Duration = Duration::from_secs(1);
 
+/// A job that can start: from which line, which one, and where.
+type Start = (StageId, Candidate, TargetId);
+
 impl Core {
-    /// Starts whatever can start: afterwards no eligible job meets a free slot (rule 3).
+    /// Starts whatever can start: afterwards no eligible job meets a free slot (rule 3). Expired jobs that a late tick has
+    /// left in line are ended, a slice of them; if there are more, the core wants its tick at once.
     pub(super) fn settle(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.relax();
+        if self.has_stopped(now) {
+            return;
+        }
+        let mut late = 0;
         while self.waiting.jobs > 0 && self.has_room() {
             let Some((stage, next, target)) = self.next_start() else {
                 return;
             };
             if self.jobs[&next.job].due() <= now {
-                let late = self.jobs[&next.job].deadline <= now;
-                let ending = if late {
-                    Ending::Expired
-                } else {
-                    Ending::QueueTimeout
-                };
-                self.end_early(next.job, ending, CancelReason::Deadline, actions);
-                continue;
+                if late == SLICE {
+                    return;
+                }
+                self.end_late(next.job, now, actions);
+                late += 1;
+            } else {
+                self.lines[stage.index()].start(next.class, next.flow, next.place);
+                self.left_line(next.job, now);
+                self.run(next.job, target, now, actions);
             }
-            self.lines[stage.index()].start(next.class, next.flow, next.place);
-            self.left_line(next.job);
-            self.run(next.job, target, now, actions);
+            self.relax();
         }
     }
 
@@ -116,37 +123,50 @@ impl Core {
         );
     }
 
-    /// The oldest of the jobs that each line would start next, with a target that is free.
-    fn next_start(&self) -> Option<(StageId, Candidate, TargetId)> {
+    /// The oldest of the jobs that each line would start next, with a target that is free. Of those that need a place for
+    /// their session only the one whose session has waited longest for it stands for election.
+    fn next_start(&self) -> Option<Start> {
         let open = self.has_session_place();
-        let mut best: Option<(StageId, Candidate, TargetId)> = None;
-        for (index, line) in self
-            .lines
-            .iter()
-            .enumerate()
-            .filter(|(_, line)| line.waiting() > 0)
-        {
+        let (mut oldest, mut first_in): (Option<Start>, Option<(u64, Start)>) = (None, None);
+        for (index, line) in self.lines.iter().enumerate() {
             let stage = StageId(index as u32);
+            if line.waiting() == 0 {
+                continue;
+            }
             let Some(target) = self.free_target(stage) else {
                 continue;
             };
             let Some(next) = line.candidate(open) else {
                 continue;
             };
-            if best.is_none_or(|(_, other, _)| next.place < other.place) {
-                best = Some((stage, next, target));
+            let start = (stage, next, target);
+            match self.sessions.ticket(next.flow) {
+                Some(ticket) if first_in.is_none_or(|(other, _)| ticket < other) => {
+                    first_in = Some((ticket, start));
+                }
+                None if oldest.is_none_or(|(_, other, _)| next.place < other.place) => {
+                    oldest = Some(start);
+                }
+                _ => {}
             }
         }
-        best
+        let first_in = first_in.map(|(_, start)| start);
+        let both = oldest.into_iter().chain(first_in);
+        both.min_by_key(|(_, next, _)| next.place)
     }
 
     /// Whether a worker and a global slot are free.
-    fn has_room(&self) -> bool {
-        self.books.in_use() < self.settings.global.min(self.settings.workers)
+    pub(super) fn has_room(&self) -> bool {
+        self.books.in_use() < self.room()
+    }
+
+    /// Calls that may be in flight in all.
+    pub(super) fn room(&self) -> usize {
+        self.settings.global.min(self.settings.workers)
     }
 
     /// The first target of a stage whose provider may start another call.
-    fn free_target(&self, stage: StageId) -> Option<TargetId> {
+    pub(super) fn free_target(&self, stage: StageId) -> Option<TargetId> {
         let targets = &self.lines[stage.index()].targets;
         targets
             .iter()
@@ -154,14 +174,14 @@ impl Core {
             .find(|&target| self.has_slot(self.provider_of(target)))
     }
 
-    /// Whether the provider has a slot, and the global slots kept for others are not touched.
+    /// Whether the provider has a slot, and the slots kept for others are not touched.
     fn has_slot(&self, provider: ProviderId) -> bool {
         self.books.in_use_at(provider) < self.limit_of(provider)
-            && self.books.in_use() + self.reserve(provider) < self.settings.global
+            && self.books.in_use() + self.reserve(provider) < self.room()
     }
 
-    /// Global slots that `provider` may not take: one for each other provider that reserves and has nothing in flight, at
-    /// most half of the limit.
+    /// Slots that `provider` may not take: one for each other provider that reserves and has nothing in flight, at most
+    /// half of all.
     fn reserve(&self, provider: ProviderId) -> usize {
         let idle = self
             .settings
@@ -173,6 +193,6 @@ impl Core {
                     && index != provider.index()
                     && self.books.in_use_at(ProviderId(index as u32)) == 0
             });
-        idle.count().min(self.settings.global / 2)
+        idle.count().min(self.room() / 2)
     }
 }

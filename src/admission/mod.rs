@@ -14,9 +14,11 @@
 //!    waits and holds nothing.
 //! 2. Jobs wait in *lines*, one per stage (a set of interchangeable targets); see [`queue`] for the order in it.
 //!    Among lines the one whose next job is oldest goes first.
-//! 3. After every event there is no job left that could start: an idle worker and an eligible job never meet.
+//! 3. After every event there is no job left that could start: an idle worker and an eligible job never meet. (Only a
+//!    tick so late that more than a slice of jobs expired unnoticed puts that off, to the tick that is then due.)
 //! 4. A job ends exactly once: the first event that ends it wins, and later ones find nothing to end.
-//! 5. Nothing starts after its deadline, which is looked at again when it starts and when it [begins](Core::begin).
+//! 5. Nothing starts after its deadline, which is looked at again when it starts and when it [begins](Core::begin), nor
+//!    after the end of the drain.
 //! 6. No step grows with how many wait: ends that fall due together are worked off in slices of [`SLICE`].
 //!
 //! # Between the decision and the act
@@ -35,6 +37,8 @@ mod sessions;
 mod settings;
 mod slots;
 mod state;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::fmt;

@@ -1,16 +1,17 @@
 //! A waiting line: the jobs that wait for the targets of one stage.
 //!
 //! Inside a line the order is class, then flow, then first come, first served. Class and flow are each chosen by
-//! fair queueing ([`Fairness`]): classes by their weights, flows as equals. A flow is a named session, or all
+//! fair queueing (see [`super::fair`]): classes by their weights, flows as equals. A flow is a named session, or all
 //! requests without a name that share an API key.
 //!
 //! A flow whose session may not start another job must not hide the flows behind it, and must not cost a search
 //! either. So each flow has a [`Standing`] that the core keeps up to date, and only flows that could start stand in
-//! the sets that the choice looks at: finding the next job takes the same few look-ups however many wait.
+//! the sets that the choice looks at: finding the next job takes the same few look-ups however many wait. A flow
+//! *competes* while it stands there, and a class while one of its flows does.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::fair::{Fairness, signed_difference};
+use super::fair::{Remembered, VirtualClock, signed_difference};
 use super::{CLASSES, ClassId, FlowId, JobId, TargetId};
 
 /// A job's place: given at its arrival and kept for life, so that a job that comes back stands where it stood.
@@ -49,14 +50,18 @@ pub(super) struct Line {
     /// Any of these will do.
     pub(super) targets: Vec<TargetId>,
     weights: [u64; CLASSES],
-    /// Virtual times of the classes, under their number as a flow's.
-    fairness: Fairness,
+    /// Of the classes.
+    clock: VirtualClock,
     classes: [ClassLine; CLASSES],
 }
 
 #[derive(Debug, Default)]
 struct ClassLine {
-    fairness: Fairness,
+    /// Its virtual time among the classes.
+    time: u64,
+    /// Of its flows.
+    clock: VirtualClock,
+    remembered: Remembered,
     flows: HashMap<FlowId, FlowLine>,
     active: BTreeSet<(u64, Place, FlowId)>,
     fresh: BTreeSet<(u64, Place, FlowId)>,
@@ -67,6 +72,7 @@ struct ClassLine {
 struct FlowLine {
     jobs: BTreeMap<Place, JobId>,
     running: usize,
+    /// Its virtual time among the flows of its class.
     time: u64,
     standing: Standing,
     /// Where it stands in `active` or `fresh`, if it does.
@@ -78,7 +84,7 @@ impl Line {
         Line {
             targets,
             weights: weights.map(u64::from),
-            fairness: Fairness::default(),
+            clock: VirtualClock::default(),
             classes: Default::default(),
         }
     }
@@ -91,6 +97,11 @@ impl Line {
     /// Jobs that wait, of one class.
     pub(super) fn waiting_in(&self, class: ClassId) -> usize {
         self.classes[class].waiting
+    }
+
+    /// Jobs of one flow that wait, of all classes.
+    pub(super) fn waiting_of_flow(&self, flow: FlowId) -> usize {
+        (0..CLASSES).map(|class| self.waiting_of(class, flow)).sum()
     }
 
     /// Jobs of one flow that wait, of one class.
@@ -108,66 +119,71 @@ impl Line {
 
     /// A job goes to its place in line.
     pub(super) fn push(&mut self, job: Candidate, standing: Standing) {
-        self.join(job.class, job.flow, standing);
         let class = &mut self.classes[job.class];
-        let line = class.flows.get_mut(&job.flow).expect("joined above");
+        let line = class.join(job.flow, standing);
         line.standing = standing;
         line.jobs.insert(job.place, job.job);
         class.waiting += 1;
-        class.list(job.flow);
+        self.list(job.class, job.flow);
     }
 
     /// A job leaves the line without having run.
     pub(super) fn remove(&mut self, class: ClassId, flow: FlowId, place: Place) -> bool {
-        let found = self.classes[class].take(flow, place);
-        self.leave_if_idle(class, flow);
+        let found = self.take(class, flow, place);
+        self.classes[class].leave_if_idle(flow);
         found
     }
 
     /// A job leaves the line to run.
     pub(super) fn start(&mut self, class: ClassId, flow: FlowId, place: Place) {
-        let taken = self.classes[class].take(flow, place);
+        let taken = self.take(class, flow, place);
         debug_assert!(taken, "the job that starts was in line");
-        self.classes[class].run(flow);
+        self.run(class, flow);
     }
 
     /// A job runs that never had to wait.
     pub(super) fn start_at_once(&mut self, class: ClassId, flow: FlowId, standing: Standing) {
-        self.join(class, flow, standing);
-        self.classes[class].run(flow);
+        let next = self.next_class_time();
+        let line = &mut self.classes[class];
+        if !line.competes() {
+            line.time = self.clock.rejoin(line.time, next);
+        }
+        line.join(flow, standing);
+        line.resume(flow);
+        self.run(class, flow);
     }
 
     /// A job runs no more.
     pub(super) fn finish(&mut self, class: ClassId, flow: FlowId) {
-        if let Some(line) = self.classes[class].flows.get_mut(&flow) {
+        let class = &mut self.classes[class];
+        if let Some(line) = class.flows.get_mut(&flow) {
             line.running -= 1;
         }
-        self.leave_if_idle(class, flow);
+        class.leave_if_idle(flow);
     }
 
     /// What the flow's session may do has changed.
     pub(super) fn set_standing(&mut self, class: ClassId, flow: FlowId, standing: Standing) {
-        let class = &mut self.classes[class];
-        if let Some(line) = class.flows.get_mut(&flow) {
+        if let Some(line) = self.classes[class].flows.get_mut(&flow) {
             line.standing = standing;
-            class.list(flow);
+            self.list(class, flow);
         }
     }
 
     /// Brings what was charged for a running job up to `service`, in nanoseconds; down to it, if it was too much.
     pub(super) fn bill(&mut self, class: ClassId, flow: FlowId, billed: &mut Billed, service: u64) {
+        let line = &mut self.classes[class];
         let owed = signed_difference(service / self.weights[class], billed.class);
-        let (_, charged) = self.fairness.charge(FlowId(class as u64), owed);
+        let charged;
+        (line.time, charged) = self.clock.charge(line.time, owed);
         billed.class = billed.class.saturating_add_signed(charged);
 
-        let class = &mut self.classes[class];
-        let (time, charged) = class
-            .fairness
-            .charge(flow, signed_difference(service, billed.flow));
-        billed.flow = billed.flow.saturating_add_signed(charged);
-        if let Some(line) = class.flows.get_mut(&flow) {
-            line.time = time;
-            class.list(flow);
+        let owed = signed_difference(service, billed.flow);
+        if let Some(present) = line.flows.get_mut(&flow) {
+            let charged;
+            (present.time, charged) = line.clock.charge(present.time, owed);
+            billed.flow = billed.flow.saturating_add_signed(charged);
+            line.list(flow);
         }
     }
 
@@ -179,7 +195,7 @@ impl Line {
             .enumerate()
             .filter_map(|(class, line)| Some((class, line.first(open)?)));
         let (class, (_, place, flow)) =
-            eligible.min_by_key(|&(class, _)| (self.class_time(class), class))?;
+            eligible.min_by_key(|&(class, _)| (self.classes[class].time, class))?;
         let job = self.classes[class].flows[&flow].jobs[&place];
         Some(Candidate {
             class,
@@ -189,50 +205,52 @@ impl Line {
         })
     }
 
-    /// The newest waiting job of a flow.
-    pub(super) fn newest(&self, class: ClassId, flow: FlowId) -> Option<JobId> {
-        let line = self.classes[class].flows.get(&flow)?;
-        line.jobs.last_key_value().map(|(_, &job)| job)
+    /// The waiting jobs of a flow, newest first.
+    pub(super) fn newest(&self, class: ClassId, flow: FlowId) -> impl Iterator<Item = JobId> {
+        let line = self.classes[class].flows.get(&flow);
+        line.into_iter()
+            .flat_map(|line| line.jobs.values().rev().copied())
     }
 
-    fn class_time(&self, class: ClassId) -> u64 {
-        self.fairness.time(FlowId(class as u64))
-    }
-
-    fn join(&mut self, class: ClassId, flow: FlowId, standing: Standing) {
-        if self.classes[class].flows.is_empty() {
-            self.fairness.join(FlowId(class as u64));
-        }
+    fn take(&mut self, class: ClassId, flow: FlowId, place: Place) -> bool {
         let line = &mut self.classes[class];
-        if !line.flows.contains_key(&flow) {
-            let time = line.fairness.join(flow);
-            let jobs = BTreeMap::new();
-            line.flows.insert(
-                flow,
-                FlowLine {
-                    jobs,
-                    running: 0,
-                    time,
-                    standing,
-                    listed: None,
-                },
-            );
+        let Some(jobs) = line.flows.get_mut(&flow).map(|flow| &mut flow.jobs) else {
+            return false;
+        };
+        if jobs.remove(&place).is_none() {
+            return false;
+        }
+        line.waiting -= 1;
+        self.list(class, flow);
+        true
+    }
+
+    /// Counts a start, and sets both clocks to where the class and the flow stand.
+    fn run(&mut self, class: ClassId, flow: FlowId) {
+        let line = &mut self.classes[class];
+        self.clock.start(line.time);
+        let flow = line.flows.get_mut(&flow);
+        let flow = flow.expect("a flow that starts a job is present");
+        flow.running += 1;
+        line.clock.start(flow.time);
+    }
+
+    /// Puts the flow where the choice finds it, or takes it away from there. A class that begins to compete by that
+    /// resumes.
+    fn list(&mut self, class: ClassId, flow: FlowId) {
+        let next = self.next_class_time();
+        let line = &mut self.classes[class];
+        let competed = line.competes();
+        line.list(flow);
+        if !competed && line.competes() {
+            line.time = self.clock.rejoin(line.time, next);
         }
     }
 
-    fn leave_if_idle(&mut self, class: ClassId, flow: FlowId) {
-        let line = &mut self.classes[class];
-        if line
-            .flows
-            .get(&flow)
-            .is_some_and(|flow| flow.running == 0 && flow.jobs.is_empty())
-        {
-            line.flows.remove(&flow);
-            line.fairness.leave(flow);
-            if line.flows.is_empty() {
-                self.fairness.leave(FlowId(class as u64));
-            }
-        }
+    /// The virtual time of the class that would be next.
+    fn next_class_time(&self) -> Option<u64> {
+        let competing = self.classes.iter().filter(|class| class.competes());
+        competing.map(|class| class.time).min()
     }
 }
 
@@ -248,36 +266,62 @@ impl ClassLine {
         active.into_iter().chain(fresh).min()
     }
 
-    fn take(&mut self, flow: FlowId, place: Place) -> bool {
-        let Some(line) = self.flows.get_mut(&flow) else {
-            return false;
-        };
-        if line.jobs.remove(&place).is_none() {
-            return false;
-        }
-        self.waiting -= 1;
-        self.list(flow);
-        true
+    /// Whether one of its flows could start a job, places for sessions aside.
+    fn competes(&self) -> bool {
+        !self.active.is_empty() || !self.fresh.is_empty()
     }
 
-    fn run(&mut self, flow: FlowId) {
-        self.flows
-            .get_mut(&flow)
-            .expect("a flow that starts a job is present")
-            .running += 1;
+    /// The virtual time of the flow that would be next.
+    fn next_time(&self) -> Option<u64> {
+        self.first(true).map(|(time, ..)| time)
+    }
+
+    fn join(&mut self, flow: FlowId, standing: Standing) -> &mut FlowLine {
+        if !self.flows.contains_key(&flow) {
+            let (clock, next) = (&self.clock, self.next_time());
+            let before = self.remembered.recall(flow);
+            let time = before.map_or_else(|| clock.newcomer(next), |time| clock.rejoin(time, next));
+            let line = FlowLine {
+                jobs: BTreeMap::new(),
+                running: 0,
+                time,
+                standing,
+                listed: None,
+            };
+            self.flows.insert(flow, line);
+        }
+        self.flows.get_mut(&flow).expect("joined above")
+    }
+
+    fn leave_if_idle(&mut self, flow: FlowId) {
+        let idle = |flow: &&FlowLine| flow.running == 0 && flow.jobs.is_empty();
+        if let Some(time) = self.flows.get(&flow).filter(idle).map(|flow| flow.time) {
+            self.flows.remove(&flow);
+            self.remembered.remember(flow, time, &self.clock);
+        }
+    }
+
+    /// A flow that did not compete takes part again.
+    fn resume(&mut self, flow: FlowId) {
+        let next = self.next_time();
+        let line = self.flows.get_mut(&flow);
+        let line = line.expect("only flows that are present resume");
+        if line.listed.is_none() {
+            line.time = self.clock.resume(line.time, next);
+        }
     }
 
     /// Puts the flow where the choice finds it, or takes it away from there.
     fn list(&mut self, flow: FlowId) {
-        let line = self
-            .flows
-            .get_mut(&flow)
-            .expect("only flows that are present are listed");
+        let line = &self.flows[&flow];
         let head = line.jobs.first_key_value().map(|(&place, _)| place);
-        let wanted = match (head, line.standing) {
-            (None, _) | (_, Standing::Blocked) => None,
-            (Some(place), standing) => Some((standing, line.time, place)),
-        };
+        let head = head.filter(|_| line.standing != Standing::Blocked);
+        if head.is_some() {
+            self.resume(flow);
+        }
+        let line = self.flows.get_mut(&flow);
+        let line = line.expect("only flows that are present are listed");
+        let wanted = head.map(|place| (line.standing, line.time, place));
         let before = std::mem::replace(&mut line.listed, wanted);
         if before == wanted {
             return;
@@ -388,7 +432,7 @@ mod tests {
         assert!(line.remove(0, FlowId(1), 1));
         assert!(!line.remove(0, FlowId(1), 1), "it is gone");
         assert_eq!(
-            (line.waiting(), line.newest(0, FlowId(1))),
+            (line.waiting(), line.newest(0, FlowId(1)).next()),
             (2, Some(JobId(2)))
         );
         line.start(0, FlowId(1), 0);

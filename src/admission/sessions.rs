@@ -4,7 +4,13 @@
 //! One session too many waits in line. Since a busy session never has to stop by itself, waiting alone would starve
 //! the newcomer; so sessions take turns: once somebody has waited for a place, the session that has kept one
 //! longest, for at least a *turn*, starts nothing more until it has run empty. Every turn one more session has to
-//! make room, as long as anyone still waits for a place.
+//! make room, until there are places for all who wait for one.
+//!
+//! A place that is free goes to the session that has waited longest for one, of those that are next in their lines. A
+//! session that has run empty waits anew: however old its jobs are, it comes after those that waited meanwhile.
+//!
+//! Who need not make room any more is told so at the choice of the next job ([`Core::relax`]) and not before: while a
+//! place passes from one session to another it looks free, as if nobody had to.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -22,7 +28,9 @@ pub(super) struct Sessions {
     /// Sessions told to make room.
     yielding: BTreeSet<FlowId>,
     /// Sessions that run nothing and have jobs in line.
-    newcomers: BTreeSet<FlowId>,
+    newcomers: usize,
+    /// The ticket of the last of them.
+    tickets: u64,
     /// When a session was last told to make room, or the first newcomer began to wait.
     last_turn: Time,
 }
@@ -31,8 +39,48 @@ pub(super) struct Sessions {
 struct Session {
     /// Since when it has calls in flight.
     active_since: Option<Time>,
+    /// While it waits for a place: who has the lower number came first.
+    ticket: Option<u64>,
     /// Lines in which it has jobs.
     lines: Vec<(StageId, ClassId)>,
+}
+
+impl Sessions {
+    /// The session's place among those who wait for one; `None` if it does not wait for one.
+    pub(super) fn ticket(&self, flow: FlowId) -> Option<u64> {
+        self.known.get(&flow)?.ticket
+    }
+
+    fn session(&mut self, flow: FlowId) -> &mut Session {
+        self.known.entry(flow).or_insert(Session {
+            active_since: None,
+            ticket: None,
+            lines: Vec::new(),
+        })
+    }
+
+    /// Brings it up to date who waits for a place.
+    fn queue_for_a_place(&mut self, flow: FlowId, now: Time) {
+        let Some(session) = self.known.get_mut(&flow) else {
+            return;
+        };
+        let waits = session.active_since.is_none() && !session.lines.is_empty();
+        match (session.ticket, waits) {
+            (None, true) => {
+                self.tickets += 1;
+                session.ticket = Some(self.tickets);
+                if self.newcomers == 0 {
+                    self.last_turn = now;
+                }
+                self.newcomers += 1;
+            }
+            (Some(_), false) => {
+                session.ticket = None;
+                self.newcomers -= 1;
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Core {
@@ -40,16 +88,11 @@ impl Core {
     pub(super) fn next_turn(&self) -> Time {
         let sessions = &self.sessions;
         match sessions.keeping.first() {
-            Some(&(since, _)) if self.is_crowded() => {
+            Some(&(since, _)) if sessions.newcomers > 0 && !self.has_session_place() => {
                 since.max(sessions.last_turn) + self.settings.session_turn
             }
             _ => Time::NEVER,
         }
-    }
-
-    /// Whether a session waits for a place.
-    fn is_crowded(&self) -> bool {
-        !self.sessions.newcomers.is_empty() && !self.has_session_place()
     }
 
     /// Whether a flow's session allows another start now.
@@ -86,10 +129,7 @@ impl Core {
         class: ClassId,
         now: Time,
     ) {
-        let session = self.sessions.known.entry(flow).or_insert(Session {
-            active_since: None,
-            lines: Vec::new(),
-        });
+        let session = self.sessions.session(flow);
         if !session.lines.contains(&(stage, class)) {
             session.lines.push((stage, class));
         }
@@ -97,24 +137,24 @@ impl Core {
     }
 
     /// A session has no job any more in a line where it had one.
-    pub(super) fn session_waits_no_more(&mut self, flow: FlowId, stage: StageId, class: ClassId) {
+    pub(super) fn session_waits_no_more(
+        &mut self,
+        flow: FlowId,
+        stage: StageId,
+        class: ClassId,
+        now: Time,
+    ) {
         if let Some(session) = self.sessions.known.get_mut(&flow) {
             session.lines.retain(|&line| line != (stage, class));
-            if session.lines.is_empty() {
-                self.sessions.newcomers.remove(&flow);
-                self.forget_session_if_idle(flow);
-            }
+            self.sessions.queue_for_a_place(flow, now);
+            self.forget_session_if_idle(flow);
         }
-        self.relax();
     }
 
     /// A session's calls in flight, or its jobs in line, have changed.
     pub(super) fn session_changed(&mut self, flow: FlowId, now: Time) {
         let running = self.books.in_use_of(flow) > 0;
-        let session = self.sessions.known.entry(flow).or_insert(Session {
-            active_since: None,
-            lines: Vec::new(),
-        });
+        let session = self.sessions.session(flow);
         match (session.active_since, running) {
             (None, true) => {
                 session.active_since = Some(now);
@@ -127,16 +167,8 @@ impl Core {
             }
             _ => {}
         }
-        if session.active_since.is_none() && !session.lines.is_empty() {
-            if self.sessions.newcomers.is_empty() {
-                self.sessions.last_turn = now;
-            }
-            self.sessions.newcomers.insert(flow);
-        } else {
-            self.sessions.newcomers.remove(&flow);
-        }
+        self.sessions.queue_for_a_place(flow, now);
         self.stand(flow);
-        self.relax();
         self.forget_session_if_idle(flow);
     }
 
@@ -152,9 +184,9 @@ impl Core {
         }
     }
 
-    /// While nobody waits for a place, nobody has to make room.
-    fn relax(&mut self) {
-        if self.is_crowded() {
+    /// Once there are places for all who wait for one, nobody has to make room.
+    pub(super) fn relax(&mut self) {
+        if self.books.sessions() + self.sessions.newcomers > self.settings.sessions {
             return;
         }
         while let Some(flow) = self.sessions.yielding.pop_first() {

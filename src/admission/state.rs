@@ -178,7 +178,7 @@ impl Core {
             Event::Submit(submission) => self.submit(submission, now, actions),
             Event::GiveBack(permit, outcome) => self.give_back(permit, outcome, now, actions),
             Event::Cancel(job, reason) => {
-                self.end_early(job, Ending::Cancelled(reason), reason, actions)
+                self.end_early(job, Ending::Cancelled(reason), reason, now, actions)
             }
             Event::Tick => self.tick(now, actions),
             Event::Stop { until } => {
@@ -196,7 +196,7 @@ impl Core {
         let job = self.books.holding(permit).expect("held").job;
         let expired = self.jobs.get(&job).is_none_or(|job| job.deadline <= now);
         if expired {
-            self.end_early(job, Ending::Expired, CancelReason::Deadline, actions);
+            self.end_early(job, Ending::Expired, CancelReason::Deadline, now, actions);
         }
         !expired
     }
@@ -283,10 +283,9 @@ impl Core {
 
     /// The job's call came back, and nobody had ended the job before.
     fn finish(&mut self, id: JobId, outcome: Outcome, now: Time, actions: &mut Vec<Action>) {
+        let stopped = self.has_stopped(now);
         let job = self.jobs.get_mut(&id).expect("the caller found it");
-        let more = job.at + 1 < job.route.len()
-            && job.deadline > now
-            && self.stop.is_none_or(|until| until > now);
+        let more = job.at + 1 < job.route.len() && job.deadline > now && !stopped;
         if outcome == Outcome::Fallback && more {
             self.timers.remove(&(job.due(), id));
             job.permit = None;
@@ -306,13 +305,14 @@ impl Core {
         id: JobId,
         ending: Ending,
         why: CancelReason,
+        now: Time,
         actions: &mut Vec<Action>,
     ) {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
         match job.permit {
-            None => self.leave_line(id),
+            None => self.leave_line(id, now),
             Some(permit) => self.books.interrupt(permit),
         }
         let running = self.forget(id).permit.is_some();
@@ -331,29 +331,36 @@ impl Core {
     }
 
     fn end_what_is_due(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let stopped = self.stop.is_some_and(|until| until <= now);
+        let stopped = self.has_stopped(now);
         for _ in 0..SLICE {
             match self.timers.first().copied() {
-                Some((due, id)) if due <= now => {
-                    let job = &self.jobs[&id];
-                    let in_time = job.permit.is_none() && job.deadline > now;
-                    let ending = if in_time {
-                        Ending::QueueTimeout
-                    } else {
-                        Ending::Expired
-                    };
-                    self.end_early(id, ending, CancelReason::Deadline, actions);
-                }
+                Some((due, id)) if due <= now => self.end_late(id, now, actions),
                 Some((_, id)) if stopped => {
                     let ending = match self.jobs[&id].permit {
                         None => self.refusal(super::RefusalReason::Stopping, now),
                         Some(_) => Ending::Cancelled(CancelReason::Stopping),
                     };
-                    self.end_early(id, ending, CancelReason::Stopping, actions);
+                    self.end_early(id, ending, CancelReason::Stopping, now, actions);
                 }
                 _ => return,
             }
         }
+    }
+
+    /// Ends a job whose time is up.
+    pub(super) fn end_late(&mut self, id: JobId, now: Time, actions: &mut Vec<Action>) {
+        let job = &self.jobs[&id];
+        let ending = if job.permit.is_none() && job.deadline > now {
+            Ending::QueueTimeout
+        } else {
+            Ending::Expired
+        };
+        self.end_early(id, ending, CancelReason::Deadline, now, actions);
+    }
+
+    /// Whether the drain is over: nothing starts any more.
+    pub(super) fn has_stopped(&self, now: Time) -> bool {
+        self.stop.is_some_and(|until| until <= now)
     }
 
     /// Adds an action under the next sequence number.
