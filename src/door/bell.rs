@@ -19,7 +19,8 @@ impl Bell {
         Ok(Bell { fd })
     }
 
-    /// Makes the bell readable until it is cleared. It can fail only on a full counter, which is readable already.
+    /// Makes the bell readable until it is cleared. It can fail only on a full counter, which is readable
+    /// already.
     pub(super) fn ring(&self) {
         let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
     }

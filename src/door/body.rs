@@ -1,7 +1,7 @@
 //! Bodies: which framing a head announces, and the decoder of chunks.
 //!
-//! Strict for the same reason as heads (RFC 9112, 6.3): a head that announces its body in two ways, or twice, or in a way that
-//! can be read differently, is refused and its connection closed.
+//! Strict for the same reason as heads (RFC 9112, 6.3): a head that announces its body in two ways, or twice,
+//! or in a way that can be read differently, is refused and its connection closed.
 
 use super::head::Refusal;
 use super::message::{Head, Headers};
@@ -123,8 +123,8 @@ impl Chunks {
         self.state == State::Done
     }
 
-    /// Takes bytes from the front of `input`, appends the body's to `body`, and returns how many were taken: all,
-    /// unless the body ended before.
+    /// Takes bytes from the front of `input`, appends the body's to `body`, and returns how many were taken:
+    /// all, unless the body ended before.
     ///
     /// # Errors
     /// Malformed chunks; a body above `max_body`; trailers above their limit.

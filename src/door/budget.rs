@@ -1,7 +1,7 @@
 //! The bytes of all bodies that are being read or held (`max_body_total`).
 //!
-//! A body is charged as its bytes arrive, not as its head promises: a client that promises much and sends nothing
-//! takes nothing from the others.
+//! A body is charged as its bytes arrive, not as its head promises: a client that promises much and sends
+//! nothing takes nothing from the others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -9,9 +9,9 @@
 //!    parked                lingering                 closed or lingering
 //! ```
 //!
-//! The thread that reads a request also calls the handler, and the handler's return ends the exchange: what was not
-//! answered then gets a 500, what was half answered is broken off. Parking moves the connection to another owner; it is never in
-//! two hands.
+//! The thread that reads a request also calls the handler, and the handler's return ends the exchange: what was
+//! not answered then gets a 500, what was half answered is broken off. Parking moves the connection to another
+//! owner; it is never in two hands.
 
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -177,7 +177,8 @@ impl Connection {
         Exchange::new(door.clone(), &self.socket, bell.clone(), turn, manners)
     }
 
-    /// Answers what was not received. The connection survives only where it is plain where the next request begins.
+    /// Answers what was not received. The connection survives only where it is plain where the next request
+    /// begins.
     fn decline(&mut self, door: &Shared, exchange: &Exchange, stop: Stop) -> Next {
         let response = match stop {
             Stop::Gone => return Next::Close,

@@ -1,12 +1,12 @@
 //! The threads that serve connections: one for each active connection, kept for a while when it has none.
 //!
-//! *The queue is never a waiting line.* A connection is pushed together with the promise of a thread for it: an idle
-//! one that has nothing promised yet, or else a new one. Under the lock `queue.len() <= idle + starting` always
-//! holds, and every idle or starting thread looks at the queue before it waits or leaves. So there are never more
-//! threads than connections that were active at once, and the bound on connections bounds them.
+//! *The queue is never a waiting line.* A connection is pushed together with the promise of a thread for it: an
+//! idle one that has nothing promised yet, or else a new one. Under the lock `queue.len() <= idle + starting`
+//! always holds, and every idle or starting thread looks at the queue before it waits or leaves. So there are
+//! never more threads than connections that were active at once, and the bound on connections bounds them.
 //!
-//! *Joining.* A thread that leaves puts its own handle among the `ended`, as its last act under the lock; whoever
-//! comes next joins those, which is a matter of microseconds.
+//! *Joining.* A thread that leaves puts its own handle among the `ended`, as its last act under the lock;
+//! whoever comes next joins those, which is a matter of microseconds.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;

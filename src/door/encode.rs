@@ -81,7 +81,8 @@ fn is_ours(header: &Header) -> bool {
     OURS.iter().any(|ours| header.field.equiv(ours))
 }
 
-/// A header that was not made by [`super::header`] may hold line ends: it is left out, or it would end the head.
+/// A header that was not made by [`super::header`] may hold line ends: it is left out, or it would end the
+/// head.
 fn is_one_line(header: &Header) -> bool {
     let mut both = header.field.as_str().chars().chain(header.value.chars());
     both.all(|char| char.as_byte() == b'\t' || !char.is_ascii_control())

@@ -10,7 +10,7 @@ use super::encode::{self, After, Framing};
 use super::message::Response;
 use super::reply::{Inner, Progress};
 
-/// The right to speak, given back on drop. See [`Exchange::seize`].
+/// The right to speak, given back on drop. See [`Exchange::seize`](super::Exchange::seize).
 #[derive(Debug)]
 pub struct Floor<'a> {
     pub(super) inner: &'a Inner,
@@ -24,10 +24,10 @@ impl Floor<'_> {
         self.inner.progress()
     }
 
-    /// As [`Exchange::reply`].
+    /// As [`Exchange::reply`](super::Exchange::reply).
     ///
     /// # Errors
-    /// As [`Exchange::reply`].
+    /// As [`Exchange::reply`](super::Exchange::reply).
     pub fn reply(&mut self, response: Response) -> io::Result<()> {
         let body: &[u8] = &response.body;
         let framing = match encode::is_bodiless(response.status) {
@@ -40,10 +40,10 @@ impl Floor<'_> {
         self.end()
     }
 
-    /// As [`Exchange::start`].
+    /// As [`Exchange::start`](super::Exchange::start).
     ///
     /// # Errors
-    /// As [`Exchange::reply`].
+    /// As [`Exchange::reply`](super::Exchange::reply).
     pub fn start(&mut self, status: StatusCode, headers: &[Header]) -> io::Result<()> {
         let framing = match encode::is_bodiless(status) {
             true => Framing::Nothing,
@@ -53,10 +53,10 @@ impl Floor<'_> {
         self.begin(status, headers, framing, &[])
     }
 
-    /// As [`Exchange::write`].
+    /// As [`Exchange::write`](super::Exchange::write).
     ///
     /// # Errors
-    /// As [`Exchange::write`].
+    /// As [`Exchange::write`](super::Exchange::write).
     pub fn write(&mut self, piece: &[u8]) -> io::Result<()> {
         self.inner
             .advance(Progress::Streaming, Progress::Streaming)?;
@@ -73,10 +73,10 @@ impl Floor<'_> {
         }
     }
 
-    /// As [`Exchange::finish`].
+    /// As [`Exchange::finish`](super::Exchange::finish).
     ///
     /// # Errors
-    /// As [`Exchange::write`].
+    /// As [`Exchange::write`](super::Exchange::write).
     pub fn finish(&mut self) -> io::Result<()> {
         self.inner
             .advance(Progress::Streaming, Progress::Streaming)?;

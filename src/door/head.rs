@@ -1,8 +1,8 @@
 //! Heads: where one ends, what it says, and all that is refused in it.
 //!
 //! Strict, because whoever reads a request more leniently than the one before him can be made to see a request
-//! that the other didn't see. Line ends are CR LF and nothing else; no folded lines, no space before a colon, no control
-//! characters; exactly one `Host` for 1.1, and a target with a host of its own must name the same.
+//! that the other didn't see. Line ends are CR LF and nothing else; no folded lines, no space before a colon,
+//! no control characters; exactly one `Host` for 1.1, and a target with a host of its own must name the same.
 
 use thiserror::Error;
 use tiny_http::{HTTPVersion, Method};

@@ -1,8 +1,9 @@
 //! Where clients come in: the listening socket and the thread that accepts.
 //!
-//! *Nothing ends the acceptor but the word to stop.* A client that gave up before it was accepted is the next one's
-//! turn; when the process has no file handle left, the one kept in reserve is spent to accept the client, tell it 503 and close;
-//! after any other error the thread waits a little. So a flood can make the door deny, and never deaf.
+//! *Nothing ends the acceptor but the word to stop.* A client that gave up before it was accepted is the next
+//! one's turn; when the process has no file handle left, the one kept in reserve is spent to accept the client,
+//! tell it 503 and close; after any other error the thread waits a little. So a flood can make the door deny,
+//! and never deaf.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -55,7 +56,8 @@ pub(super) struct SocketFile {
 
 impl Listener {
     /// # Errors
-    /// When the address is not ours to listen on: in use, not local, not permitted, or the path is something else than a socket.
+    /// When the address is not ours to listen on: in use, not local, not permitted, or the path is something
+    /// else than a socket.
     pub(super) fn bind(listen: &Listen) -> io::Result<Self> {
         match listen {
             Listen::Tcp(address) => {
@@ -129,8 +131,8 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A socket file for its owner alone. The mode is set on the socket before it is bound, and Linux gives it to the
-/// file: there is no moment in which others could connect.
+/// A socket file for its owner alone. The mode is set on the socket before it is bound, and Linux gives it to
+/// the file: there is no moment in which others could connect.
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let flags = rustix::net::SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

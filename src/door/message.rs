@@ -84,7 +84,8 @@ impl Headers {
     }
 }
 
-/// A whole request. Its body counts as held until the `Request` is dropped, even where the bytes were moved out.
+/// A whole request. Its body counts as held until the `Request` is dropped, even where the bytes were moved
+/// out.
 #[derive(Debug)]
 pub struct Request {
     /// What came before the body.
@@ -153,8 +154,8 @@ impl Response {
     }
 }
 
-/// A header of an answer. What may not stand in a value (line ends and other control characters, all that is not
-/// ASCII) becomes `?`, so that no text from outside can add a header or split an answer.
+/// A header of an answer. What may not stand in a value (line ends and other control characters, all that is
+/// not ASCII) becomes `?`, so that no text from outside can add a header or split an answer.
 ///
 /// # Panics
 /// When `name` is not ASCII.

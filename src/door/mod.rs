@@ -8,27 +8,29 @@
 //!     +----> 503 --> parking: one poller for all that wait or linger
 //! ```
 //!
-//! * [`Door`] owns the sockets and all threads: `pointsman-door-accept`, `-poll`, and `-0`, `-1`, ... for the crew.
+//! * [`Door`] owns the sockets and all threads: `pointsman-door-accept`, `-poll`, and `-0`, `-1`, ... for the
+//!   crew.
 //! * [`Handler`] is asked about a head before the body is read, and then answers whole requests.
 //! * [`Exchange`] is the client's side of one request; any thread may answer through it.
 //!
 //! What holds here:
 //!
-//! 1. Everything from outside has a bound: connections, heads, headers, bodies one by one and all together, the time for
-//!    each, and the time a client may take to read. Each is a knob of [`config::Server`].
-//! 2. A connection that waits for its next request costs no thread, and a client that does not read or not write harms its own exchange only.
+//! 1. Everything from outside has a bound: connections, heads, headers, bodies one by one and all together, the
+//!    time for each, and the time a client may take to read. Each is a knob of [`config::Server`].
+//! 2. A connection that waits for its next request costs no thread, and a client that does not read or not
+//!    write harms its own exchange only.
 //! 3. A request that can be read in two ways is refused and its connection closed.
 //! 4. An answer that was not finished never looks finished.
 //! 5. No error of a client, of `accept` or of a handler ends a thread of the door.
 //!
-//! On a kept-alive connection a small request costs one `recv`, one parse and one `sendmsg`, and no hand-off between
-//! threads but those that the handler makes.
+//! On a kept-alive connection a small request costs one `recv`, one parse and one `sendmsg`, and no hand-off
+//! between threads but those that the handler makes.
 //!
-//! The door decides only the statuses of framing (400, 408, 413, 417, 431, 503, 505), and 500 for a handler that panics
-//! or returns without an answer; [`Handler::framing_error`] gives them their body.
+//! The door decides only the statuses of framing (400, 408, 413, 417, 431, 503, 505), and 500 for a handler
+//! that panics or returns without an answer; [`Handler::framing_error`] gives them their body.
 //!
-//! Known limits: no TLS, no HTTP/2, no `Upgrade`, no trailers for handlers; a body that drips within `body_timeout` may
-//! take for ever, at the price of one connection.
+//! Known limits: no TLS, no HTTP/2, no `Upgrade`, no trailers for handlers; a body that drips within
+//! `body_timeout` may take for ever, at the price of one connection.
 
 mod bell;
 mod body;
@@ -78,8 +80,8 @@ const JOIN_MARGIN: Duration = Duration::from_secs(1);
 ///
 /// A panic in any of these costs the one connection, not the thread.
 pub trait Handler: fmt::Debug + Send + Sync {
-    /// Whether a request with this head may send its body: the place for 404, 405 and the like, which then cost no
-    /// body. Must not block.
+    /// Whether a request with this head may send its body: the place for 404, 405 and the like, which then cost
+    /// no body. Must not block.
     ///
     /// # Errors
     /// The answer to send instead. The connection is kept only if the body is at hand already.
@@ -94,9 +96,9 @@ pub trait Handler: fmt::Debug + Send + Sync {
         false
     }
 
-    /// Answers the request, on the connection's own thread, which it may keep: it waits with [`Exchange::wait`] while another
-    /// thread answers. When it returns the exchange is over: without an answer the client gets a 500,
-    /// with half an answer a broken stream.
+    /// Answers the request, on the connection's own thread, which it may keep: it waits with [`Exchange::wait`]
+    /// while another thread answers. When it returns the exchange is over: without an answer the client gets a
+    /// 500, with half an answer a broken stream.
     fn handle(&self, request: Request, exchange: &Exchange);
 
     /// Shapes an error that the door decided; see the module's story for the statuses. Must not block.
@@ -126,10 +128,10 @@ pub trait Handler: fmt::Debug + Send + Sync {
 /// # fn config() -> Server {
 /// #     let second = std::time::Duration::from_secs(1);
 /// #     Server {
-/// #         listen: Listen::Tcp("127.0.0.1:0".into()), max_connections: 8, operation_connections: 2, max_head: 16384,
-/// #         max_headers: 100, max_body: 65536, max_body_total: 65536, json_depth: 8, head_timeout: second,
-/// #         body_timeout: second, idle_timeout: second, park_after: second, write_timeout: second,
-/// #         stream_keepalive: second, drain: second,
+/// #         listen: Listen::Tcp("127.0.0.1:0".into()), max_connections: 8, operation_connections: 2,
+/// #         max_head: 16384, max_headers: 100, max_body: 65536, max_body_total: 65536, json_depth: 8,
+/// #         head_timeout: second, body_timeout: second, idle_timeout: second, park_after: second,
+/// #         write_timeout: second, stream_keepalive: second, drain: second,
 /// #     }
 /// # }
 /// let door = Door::open(&config(), SystemClock::shared(), Arc::new(Hello))?;
@@ -228,16 +230,16 @@ impl Door {
     }
 
     /// Takes no further request on the connections that are there: parked ones close at once, idle ones within
-    /// `park_after`, the others after their answers, which say `Connection: close`. Accepting goes on, so that the handler can
-    /// tell newcomers what is going on.
+    /// `park_after`, the others after their answers, which say `Connection: close`. Accepting goes on, so that
+    /// the handler can tell newcomers what is going on.
     pub fn quiesce(&self) {
         self.shared.set_quiet();
         self.shared.parking.look();
     }
 
-    /// Stops accepting, waits at most `grace` for the requests under way, shuts all sockets and joins all threads.
-    /// Returns how many threads did not end in spite of that, because a handler does not return; they are abandoned. Not to be called
-    /// from a handler, which would wait for itself.
+    /// Stops accepting, waits at most `grace` for the requests under way, shuts all sockets and joins all
+    /// threads. Returns how many threads did not end in spite of that, because a handler does not return; they
+    /// are abandoned. Not to be called from a handler, which would wait for itself.
     pub fn stop(mut self, grace: Duration) -> usize {
         self.shut(grace)
     }
@@ -315,8 +317,8 @@ fn fit_handles(mut config: config::Server) -> config::Server {
     config
 }
 
-/// Connections that so many file handles allow beside those reserved for operation routes. An active one takes two:
-/// its socket, and its thread's bell.
+/// Connections that so many file handles allow beside those reserved for operation routes. An active one takes
+/// two: its socket, and its thread's bell.
 fn room(handles: u64, reserved: usize) -> usize {
     let handles = usize::try_from(handles).unwrap_or(usize::MAX);
     let all = handles.saturating_sub(OTHER_HANDLES) / 2;

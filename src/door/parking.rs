@@ -1,14 +1,15 @@
 //! Connections that cost no thread: one poller watches them all.
 //!
-//! Two kinds of guests. A *parked* connection waits for its next request and goes back to the crew with its first
-//! byte; it is closed after `idle_timeout`, and at once when the door is quiet. A *lingering* one was sent its last
-//! answer while its client may still be sending: what comes is thrown away until the client has seen the answer and closes, for
-//! at most [`LINGER`]. (Closing with unread bytes makes the kernel send a reset, which takes the answer away from the client.)
+//! Two kinds of guests. A *parked* connection waits for its next request and goes back to the crew with its
+//! first byte; it is closed after `idle_timeout`, and at once when the door is quiet. A *lingering* one was
+//! sent its last answer while its client may still be sending: what comes is thrown away until the client has
+//! seen the answer and closes, for at most [`LINGER`]. (Closing with unread bytes makes the kernel send a
+//! reset, which takes the answer away from the client.)
 //!
 //! *Who changes what.* Anybody may add a guest, under the lock. Only the poller removes one, so an event and a
-//! deadline can't both take it; and a guest is taken out of epoll before its key is free, so an event fetched later can't
-//! name another guest. A guest whose deadline comes before the poller means to wake rings the bell. Nothing is
-//! called under the lock but `epoll_ctl` and a `recv` that doesn't wait.
+//! deadline can't both take it; and a guest is taken out of epoll before its key is free, so an event fetched
+//! later can't name another guest. A guest whose deadline comes before the poller means to wake rings the bell.
+//! Nothing is called under the lock but `epoll_ctl` and a `recv` that doesn't wait.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -208,8 +209,8 @@ impl Parking {
         }
     }
 
-    /// Drops whoever's time has come: all parked ones when the door is quiet, everybody when this is closed, which is
-    /// then returned.
+    /// Drops whoever's time has come: all parked ones when the door is quiet, everybody when this is closed,
+    /// which is then returned.
     fn send_off(&self, door: &Shared) -> bool {
         let now = door.clock.now();
         let quiet = door.is_quiet();

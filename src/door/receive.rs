@@ -10,7 +10,8 @@ use super::message::{Head, Response};
 use super::shared::Shared;
 use super::socket::Received;
 
-/// Memory set aside for an announced body before its bytes come; the kernel gives pages only to what is written.
+/// Memory set aside for an announced body before its bytes come; the kernel gives pages only to what is
+/// written.
 const BODY_RESERVE: usize = 1024 * 1024;
 
 /// The least room made for each further read of a body.
@@ -65,7 +66,8 @@ impl Connection {
         }
     }
 
-    /// All that is between a head and its handler: may it be asked, is it announced well, is it wanted, and the body.
+    /// All that is between a head and its handler: may it be asked, is it announced well, is it wanted, and the
+    /// body.
     pub(super) fn read_body(
         &mut self,
         door: &Shared,
@@ -167,7 +169,8 @@ fn body_progress(received: io::Result<Received>) -> Result<(), Stop> {
     }
 }
 
-/// Whether the client waits for a word before it sends its body. HTTP/1.0 knows no such thing (RFC 9110, 10.1.1).
+/// Whether the client waits for a word before it sends its body. HTTP/1.0 knows no such thing (RFC 9110,
+/// 10.1.1).
 fn awaits_word(head: &Head) -> Result<bool, Refusal> {
     let mut expectations = head
         .headers

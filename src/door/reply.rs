@@ -7,17 +7,19 @@
 //!         +------- abort, or a write that fails or is not through in time -----> Broken
 //! ```
 //!
-//! *Who may change what.* The answer's lock (`floor`) is the right to speak. The two upper edges are taken under it
-//! alone; [`Exchange::abort`] may take the lower one at any moment, without the lock. Each edge is one
+//! *Who may change what.* The answer's lock (`floor`) is the right to speak. The two upper edges are taken
+//! under it alone; [`Exchange::abort`] may take the lower one at any moment, without the lock. Each edge is one
 //! compare-and-swap, so each is taken once, and `Finished` and `Broken` are final.
 //!
 //! *Why the lock is held during a write.* That is its whole purpose: two writers on one socket would mix their
-//! bytes. The wait is bounded by `write_timeout`; and nobody who must not wait takes it, because [`Exchange::seize`]
-//! only tries, and `abort` needs no lock: it shuts the socket, which ends the write of whoever holds the lock.
+//! bytes. The wait is bounded by `write_timeout`; and nobody who must not wait takes it, because
+//! [`Exchange::seize`] only tries, and `abort` needs no lock: it shuts the socket, which ends the write of
+//! whoever holds the lock.
 //!
-//! *Why a late word can't hurt the next exchange.* The handler's clones outlive the exchange. They hold the socket
-//! weakly (a forgotten clone keeps no connection open), and the connection reads its next request only from
-//! `Finished`, where every write and `abort` is refused. An abort that wins against the last write leaves `Broken`, and then there is no next request.
+//! *Why a late word can't hurt the next exchange.* The handler's clones outlive the exchange. They hold the
+//! socket weakly (a forgotten clone keeps no connection open), and the connection reads its next request only
+//! from `Finished`, where every write and `abort` is refused. An abort that wins against the last write leaves
+//! `Broken`, and then there is no next request.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -87,9 +89,9 @@ pub(super) struct Manners {
     pub(super) keep_alive: bool,
 }
 
-/// The client's side of one request. Clones are the same exchange; any thread may speak, one at a time. An answer is
-/// either one [`reply`](Exchange::reply), or a [`start`](Exchange::start), any number of [`write`](Exchange::write)s
-/// and a [`finish`](Exchange::finish).
+/// The client's side of one request. Clones are the same exchange; any thread may speak, one at a time. An
+/// answer is either one [`reply`](Exchange::reply), or a [`start`](Exchange::start), any number of
+/// [`write`](Exchange::write)s and a [`finish`](Exchange::finish).
 #[derive(Debug, Clone)]
 pub struct Exchange {
     inner: Arc<Inner>,
@@ -145,13 +147,14 @@ impl Exchange {
     ///
     /// # Errors
     /// `InvalidInput` when the answer has begun already; `BrokenPipe` when the exchange was aborted or the
-    /// connection is gone; `TimedOut` when the client did not take it within `write_timeout`; else the socket's error. After all but
-    /// the first the exchange is [`Progress::Broken`].
+    /// connection is gone; `TimedOut` when the client did not take it within `write_timeout`; else the socket's
+    /// error. After all but the first the exchange is [`Progress::Broken`].
     pub fn reply(&self, response: Response) -> io::Result<()> {
         self.floor().reply(response)
     }
 
-    /// Sends the head of a streamed answer at once. The body is chunked, or ended by the connection's end for HTTP/1.0.
+    /// Sends the head of a streamed answer at once. The body is chunked, or ended by the connection's end for
+    /// HTTP/1.0.
     ///
     /// # Errors
     /// As [`Exchange::reply`].
@@ -175,8 +178,8 @@ impl Exchange {
         self.floor().finish()
     }
 
-    /// Breaks the answer off: the client sees a broken stream, never a clean end. Nothing happens when it is over.
-    /// Never waits, not even for a thread that is blocked in a write: that write fails.
+    /// Breaks the answer off: the client sees a broken stream, never a clean end. Nothing happens when it is
+    /// over. Never waits, not even for a thread that is blocked in a write: that write fails.
     ///
     /// An HTTP/1.0 stream on a Unix socket is the exception: nothing there tells a broken end from a clean one.
     pub fn abort(&self) {
@@ -188,8 +191,8 @@ impl Exchange {
         self.inner.progress()
     }
 
-    /// Takes the right to speak if nobody is in the middle of a write; otherwise `None`, and whoever must have the
-    /// last word can only [`abort`](Exchange::abort). While the floor is held the others wait.
+    /// Takes the right to speak if nobody is in the middle of a write; otherwise `None`, and whoever must have
+    /// the last word can only [`abort`](Exchange::abort). While the floor is held the others wait.
     pub fn seize(&self) -> Option<Floor<'_>> {
         let framing = self.inner.floor.try_lock()?;
         Some(Floor {
@@ -211,18 +214,20 @@ impl Exchange {
         self.inner.bell.ring();
     }
 
-    /// Waits until somebody notifies, the answer is over, the client leaves or the time comes. For the connection's
-    /// own thread: the one in [`Handler::handle`](super::Handler::handle).
+    /// Waits until somebody notifies, the answer is over, the client leaves or the time comes. For the
+    /// connection's own thread: the one in [`Handler::handle`](super::Handler::handle).
     ///
-    /// *An end needs no `notify`.* The thread sees it when the client's next request arrives, else when it looks up
-    /// by itself: after `park_after` and then at doubling distances. So whoever answers need not pay for waking it, and
-    /// the thread is kept at most as long again as the answer took. Where the client would notice that delay, because the connection
-    /// is to close or its next request is here already, the end rings.
+    /// *An end needs no `notify`.* The thread sees it when the client's next request arrives, else when it
+    /// looks up by itself: after `park_after` and then at doubling distances. So whoever answers need not pay
+    /// for waking it, and the thread is kept at most as long again as the answer took. Where the client would
+    /// notice that delay, because the connection is to close or its next request is here already, the end
+    /// rings.
     ///
     /// *Who has left.* A client that shuts only its sending side after the request can't be told from one that
-    /// closed: to this side both are a FIN, until a write is answered by a reset. Both count as left, because waiting on would keep calls running
-    /// for nobody, and the clients of this door close wholly. An answer can still be sent; a half-closed client reads it.
-    /// Once a client has left, every further `wait` says so at once.
+    /// closed: to this side both are a FIN, until a write is answered by a reset. Both count as left, because
+    /// waiting on would keep calls running for nobody, and the clients of this door close wholly. An answer can
+    /// still be sent; a half-closed client reads it. Once a client has left, every further `wait` says so at
+    /// once.
     pub fn wait(&self, until: Time) -> Wake {
         let inner = &*self.inner;
         let mut distance = inner.door.config.park_after.max(Duration::from_millis(1));
@@ -248,8 +253,8 @@ impl Exchange {
         }
     }
 
-    /// Has the connection's thread rung when the answer is over. The flag is set before the loop of `wait` looks at
-    /// the progress, and the end is marked before the flag is read: one of the two sees the other.
+    /// Has the connection's thread rung when the answer is over. The flag is set before the loop of `wait`
+    /// looks at the progress, and the end is marked before the flag is read: one of the two sees the other.
     pub(super) fn ring_when_over(&self) {
         self.inner.ring.store(true, Ordering::SeqCst);
     }

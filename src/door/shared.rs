@@ -142,8 +142,8 @@ impl Shared {
 
     /// Waits until no turn is under way, or until `limit`.
     ///
-    /// Call it only when the door is quiet: only then is the last turn announced. The order (quiet is set, then the
-    /// counter is read; the counter falls, then quiet is read) makes one side see the other, and the
+    /// Call it only when the door is quiet: only then is the last turn announced. The order (quiet is set, then
+    /// the counter is read; the counter falls, then quiet is read) makes one side see the other, and the
     /// announcer takes the lock, so its word can't fall between the waiter's look and its wait.
     pub(super) fn await_turns(&self, limit: Time) {
         let (lock, last) = &self.last_turn;
@@ -179,8 +179,8 @@ impl Shared {
         bytes
     }
 
-    /// Runs code of the handler; `None` when it panicked. The handler is behind a shared reference, and its locks
-    /// don't poison: keeping what lies under them whole is its own duty.
+    /// Runs code of the handler; `None` when it panicked. The handler is behind a shared reference, and its
+    /// locks don't poison: keeping what lies under them whole is its own duty.
     pub(super) fn guarded<T>(&self, call: impl FnOnce() -> T) -> Option<T> {
         let result = catch_unwind(AssertUnwindSafe(call));
         if result.is_err() {

@@ -1,9 +1,9 @@
 //! One client's socket, TCP or Unix: reads with a deadline, writes with a deadline, three ways to end.
 //!
-//! The socket is a blocking one with a receive timeout of `park_after`, set once: a connection that waits for its
-//! next request needs a single `recv`, without a `poll` before it. All else passes `MSG_DONTWAIT` and polls against the clock only
-//! when there is nothing to take or no room: no thread is ever blocked in the kernel's send or receive path where
-//! another can't end it, and the fast path of a write reads no clock.
+//! The socket is a blocking one with a receive timeout of `park_after`, set once: a connection that waits for
+//! its next request needs a single `recv`, without a `poll` before it. All else passes `MSG_DONTWAIT` and polls
+//! against the clock only when there is nothing to take or no room: no thread is ever blocked in the kernel's
+//! send or receive path where another can't end it, and the fast path of a write reads no clock.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -143,8 +143,8 @@ impl Socket {
         let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
     }
 
-    /// Ends with a reset, so that the client can't take the end for a clean one. Where there are no resets (a Unix
-    /// socket) it is a plain end.
+    /// Ends with a reset, so that the client can't take the end for a clean one. Where there are no resets (a
+    /// Unix socket) it is a plain end.
     ///
     /// `connect` to nowhere is how Linux resets a connection that others still have open; a zero linger and
     /// `close` would act only when the last owner lets go.

@@ -1,12 +1,14 @@
 //! Clients that leave while they are waited for, and words that wake.
 
+use std::io::Write as _;
 use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use super::support::{Client, PATIENCE, Scripted, config, eventually, open};
 use crate::clock::{SystemClock, Time};
-use crate::config::Server;
+use crate::config::{Listen, Server};
 use crate::door::{Door, Exchange, Progress, Response, StatusCode, Wake};
 
 /// A door whose handler waits once, says why it woke, and answers if nobody did.
@@ -63,6 +65,24 @@ fn a_client_that_closes_is_noticed() {
     drop(client);
     assert_eq!(wakes.recv_timeout(PATIENCE), Ok(Wake::ClientLeft));
     eventually(&door, "its place is free", |now| now.connections == 0);
+}
+
+#[test]
+fn a_client_that_closes_a_unix_socket_is_noticed_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("door.sock");
+    let listen = Listen::Unix(path.clone());
+    let config = Server { listen, ..config() };
+    let Waiting {
+        door: _door,
+        exchanges,
+        wakes,
+    } = waiting(&config, LONG);
+    let mut client = UnixStream::connect(&path).expect("the door listens");
+    client.write_all(GET.as_bytes()).expect("sent");
+    exchanges.recv_timeout(PATIENCE).expect("handled");
+    drop(client);
+    assert_eq!(wakes.recv_timeout(PATIENCE), Ok(Wake::ClientLeft));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The door over real sockets, a file per line of its duties. All wait on sockets, channels or counters; none sleeps.
+//! The door over real sockets, a file per line of its duties. All wait on sockets, channels or counters; none
+//! sleeps.
 
 mod capacity;
 mod framing;
