@@ -44,6 +44,7 @@ use std::sync::Arc;
 use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use ureq::http::request::Builder;
 use ureq::http::{Method, Request, Response, Uri};
+use ureq::tls::TlsConfig;
 use ureq::{Agent, AsSendBody, Body, SendBody};
 
 use crate::cancel::CancelToken;
@@ -114,8 +115,18 @@ impl Transport {
         timeouts: &config::Timeouts,
         clock: SharedClock,
     ) -> Transport {
+        Transport::with_tls(provider, timeouts, clock, TlsConfig::default())
+    }
+
+    /// The same, with a word on whom to trust. By default those whom Mozilla trusts, as compiled in.
+    fn with_tls(
+        provider: &config::Provider,
+        timeouts: &config::Timeouts,
+        clock: SharedClock,
+        tls: TlsConfig,
+    ) -> Transport {
         let pool = names(&provider.base_url, &clock)
-            .map(|names| Arc::new(Pool::new(&provider.pool, names, Arc::clone(&clock))));
+            .map(|names| Arc::new(Pool::new(&provider.pool, names, Arc::clone(&clock), tls)));
         Transport {
             base_url: provider.base_url.clone(),
             authorization: provider.api_key.as_deref().map(bearer),

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use ureq::Agent;
 use ureq::config::{AutoHeaderValue, Config};
 use ureq::http::Uri;
+use ureq::tls::TlsConfig;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Connector, NextTimeout};
 
@@ -75,13 +76,18 @@ struct Client {
 }
 
 impl Pool {
-    pub(super) fn new(limits: &config::Pool, names: Names, clock: SharedClock) -> Self {
+    pub(super) fn new(
+        limits: &config::Pool,
+        names: Names,
+        clock: SharedClock,
+        tls: TlsConfig,
+    ) -> Self {
         Pool {
             limits: limits.clone(),
             clock,
             names,
             tls: SharedTls::default(),
-            settings: settings(),
+            settings: settings(tls),
             books: Mutex::default(),
         }
     }
@@ -208,12 +214,13 @@ impl Drop for Lease {
 /// our key), make errors of statuses (a 429 would lose its headers and body), ask for compression (an
 /// event stream would come in blocks), or take a proxy from the environment: its variables are set for other
 /// programs on the box, and a proxy would see who talks to whom. There is no proxy support.
-fn settings() -> Config {
+fn settings(tls: TlsConfig) -> Config {
     Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
         .proxy(None)
+        .tls_config(tls)
         .user_agent(concat!("pointsman/", env!("CARGO_PKG_VERSION")))
         .accept(AutoHeaderValue::None)
         .accept_encoding("identity")

@@ -4,6 +4,7 @@ mod calls;
 mod cuts;
 mod deadlines;
 mod peer;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;

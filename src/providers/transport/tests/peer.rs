@@ -127,6 +127,11 @@ impl Line {
         let _ = self.said.send(Said::Gone);
     }
 
+    /// The connection itself, and whom to tell.
+    pub(super) fn into_parts(self) -> (TcpStream, Sender<Said>) {
+        (self.stream.into_inner(), self.said)
+    }
+
     /// Closes so that the client gets a reset.
     pub(super) fn reset(self) {
         let socket = self.stream.into_inner();
