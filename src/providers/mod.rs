@@ -1,4 +1,16 @@
 //! Those who answer: one trait, and what can go wrong with them.
+//!
+//! | file | what it answers for |
+//! |---|---|
+//! | `operation.rs` | how long a request may take |
+//! | `embedded/` | the provider in this process |
+
+mod embedded;
+mod operation;
+#[cfg(test)]
+mod testing;
+
+pub use operation::{ChosenTimeout, Kind, Operation, choose_timeout, prompt_tokens};
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -7,6 +19,7 @@ use std::time::Duration;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::chat::{ChatRequest, Piece};
 use crate::clock::Time;
+use crate::config;
 
 /// Somebody who answers chats. One value per provider, shared by all workers.
 pub trait Provider: fmt::Debug + Send + Sync {
@@ -60,6 +73,46 @@ pub struct ProviderError {
     pub param: Option<String>,
     /// How long the provider asks us to wait.
     pub retry_after: Option<Duration>,
+}
+
+impl ProviderError {
+    /// An error of `class`, with nothing further known of it.
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        ProviderError {
+            class,
+            message: message.into(),
+            detail: None,
+            status: None,
+            code: None,
+            param: None,
+            retry_after: None,
+        }
+    }
+
+    /// The end of a call that was given up for `reason`.
+    pub fn cancelled(reason: CancelReason) -> Self {
+        ProviderError::new(ErrorClass::Cancelled(reason), reason.to_string())
+    }
+
+    /// The end of a call whose deadline came.
+    fn deadline() -> Self {
+        ProviderError::cancelled(CancelReason::Deadline)
+    }
+
+    /// The end of a call whose pieces nobody takes any more. Where the token doesn't say why, the client is gone.
+    fn unwanted(cancel: &CancelToken) -> Self {
+        ProviderError::cancelled(cancel.reason().unwrap_or(CancelReason::ClientLeft))
+    }
+}
+
+/// The name of a model as `provider` knows it: without `provider/` in front; `auto` is the provider's first model.
+fn model_name<'a>(name: &'a str, provider: &'a config::Provider) -> &'a str {
+    let own = name.strip_prefix(provider.name.as_str());
+    let name = own.and_then(|rest| rest.strip_prefix('/')).unwrap_or(name);
+    match provider.models.first() {
+        Some(first) if name == "auto" => &first.name,
+        _ => name,
+    }
 }
 
 /// Kinds of failure. Which of them may be tried again is decided in one place, the admission core.
