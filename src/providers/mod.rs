@@ -2,15 +2,31 @@
 //!
 //! | file | what it answers for |
 //! |---|---|
+//! | `registry.rs` | all providers of a configuration, by name |
 //! | `operation.rs` | how long a request may take |
+//! | `openai.rs` | one call over the OpenAI wire, whoever the provider is |
+//! | `dialect.rs`, `kimi.rs`, `glm.rs` | what each provider does its own way: parameters, web search, errors |
+//! | `search.rs` | web searches that a provider has us echo |
+//! | `trouble.rs` | from what went wrong to a [`ProviderError`] |
 //! | `embedded/` | the provider in this process |
+//! | `transport/` | sockets |
 
+mod dialect;
 mod embedded;
+mod glm;
+mod kimi;
+mod openai;
 mod operation;
+mod registry;
+mod search;
 #[cfg(test)]
 mod testing;
+#[allow(dead_code, reason = "some of it is for parts that come after it")]
+mod transport;
+mod trouble;
 
 pub use operation::{ChosenTimeout, Kind, Operation, choose_timeout, prompt_tokens};
+pub use registry::{Offer, Providers};
 
 use std::fmt;
 use std::ops::ControlFlow;
