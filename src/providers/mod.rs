@@ -1,4 +1,32 @@
 //! Those who answer: one trait, and what can go wrong with them.
+//!
+//! | file | what it answers for |
+//! |---|---|
+//! | `registry.rs` | all providers of a configuration, by name |
+//! | `operation.rs` | how long a request may take |
+//! | `openai.rs` | one call over the OpenAI wire, whoever the provider is |
+//! | `dialect.rs`, `kimi.rs`, `glm.rs` | what each provider does its own way: parameters, web search, errors |
+//! | `search.rs` | web searches that a provider has us echo |
+//! | `trouble.rs` | from what went wrong to a [`ProviderError`] |
+//! | `embedded/` | the provider in this process |
+//! | `transport/` | sockets |
+
+mod dialect;
+mod embedded;
+mod glm;
+mod kimi;
+mod openai;
+mod operation;
+mod registry;
+mod search;
+#[cfg(test)]
+mod testing;
+#[allow(dead_code, reason = "some of it is for parts that come after it")]
+mod transport;
+mod trouble;
+
+pub use operation::{ChosenTimeout, Kind, Operation, choose_timeout, prompt_tokens};
+pub use registry::{Offer, Providers};
 
 #[allow(dead_code, reason = "the wires that call it come after it")]
 mod transport;
@@ -10,6 +38,7 @@ use std::time::Duration;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::chat::{ChatRequest, Piece};
 use crate::clock::Time;
+use crate::config;
 
 /// Somebody who answers chats. One value per provider, shared by all workers.
 pub trait Provider: fmt::Debug + Send + Sync {
@@ -63,6 +92,46 @@ pub struct ProviderError {
     pub param: Option<String>,
     /// How long the provider asks us to wait.
     pub retry_after: Option<Duration>,
+}
+
+impl ProviderError {
+    /// An error of `class`, with nothing further known of it.
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        ProviderError {
+            class,
+            message: message.into(),
+            detail: None,
+            status: None,
+            code: None,
+            param: None,
+            retry_after: None,
+        }
+    }
+
+    /// The end of a call that was given up for `reason`.
+    pub fn cancelled(reason: CancelReason) -> Self {
+        ProviderError::new(ErrorClass::Cancelled(reason), reason.to_string())
+    }
+
+    /// The end of a call whose deadline came.
+    fn deadline() -> Self {
+        ProviderError::cancelled(CancelReason::Deadline)
+    }
+
+    /// The end of a call whose pieces nobody takes any more. Where the token doesn't say why, the client is gone.
+    fn unwanted(cancel: &CancelToken) -> Self {
+        ProviderError::cancelled(cancel.reason().unwrap_or(CancelReason::ClientLeft))
+    }
+}
+
+/// The name of a model as `provider` knows it: without `provider/` in front; `auto` is the provider's first model.
+fn model_name<'a>(name: &'a str, provider: &'a config::Provider) -> &'a str {
+    let own = name.strip_prefix(provider.name.as_str());
+    let name = own.and_then(|rest| rest.strip_prefix('/')).unwrap_or(name);
+    match provider.models.first() {
+        Some(first) if name == "auto" => &first.name,
+        _ => name,
+    }
 }
 
 /// Kinds of failure. Which of them may be tried again is decided in one place, the admission core.

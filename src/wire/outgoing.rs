@@ -32,8 +32,6 @@ pub struct Outgoing<'a> {
     pub fields: Map<String, Value>,
     /// The conversation.
     pub messages: &'a [Message],
-    /// Turns that follow it.
-    pub more_messages: &'a [Message],
     /// What the model may call.
     pub tools: &'a [Tool],
     /// Tools of the provider's own, as it wants them.
@@ -48,16 +46,23 @@ impl<'a> Outgoing<'a> {
         Outgoing {
             fields: top_level(request),
             messages: &request.messages,
-            more_messages: &[],
             tools: &request.tools,
             more_tools: Vec::new(),
             style: Style::default(),
         }
     }
 
-    /// The body.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        encode::to_vec(self)
+    /// The body; the turns of `more` follow those of the conversation.
+    pub fn to_bytes(&self, more: &[Message]) -> Vec<u8> {
+        encode::to_vec(&BodyOut {
+            outgoing: self,
+            more,
+        })
+    }
+
+    /// Asks for the usage at the end of the stream, beside the stream options that are there.
+    pub fn ask_for_usage(&mut self) {
+        ask_for_usage(&mut self.fields);
     }
 }
 
@@ -93,8 +98,7 @@ fn top_level(request: &ChatRequest) -> Map<String, Value> {
     fields
 }
 
-/// Sets `stream_options.include_usage`, beside the options that are there.
-pub(crate) fn ask_for_usage(fields: &mut Map<String, Value>) {
+fn ask_for_usage(fields: &mut Map<String, Value>) {
     let options = fields
         .entry("stream_options")
         .or_insert_with(|| Value::Object(Extra::new()));
@@ -134,32 +138,35 @@ fn thinking_value(request: &ChatRequest) -> Option<Value> {
     (!fields.is_empty()).then_some(Value::Object(fields))
 }
 
-impl Serialize for Outgoing<'_> {
+struct BodyOut<'a> {
+    outgoing: &'a Outgoing<'a>,
+    more: &'a [Message],
+}
+
+impl Serialize for BodyOut<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let outgoing = self.outgoing;
         let mut map = serializer.serialize_map(None)?;
-        for (key, value) in &self.fields {
+        for (key, value) in &outgoing.fields {
             map.serialize_entry(key, value)?;
         }
         map.serialize_entry("messages", &MessagesOut(self))?;
-        if !self.tools.is_empty() || !self.more_tools.is_empty() {
-            map.serialize_entry("tools", &ToolsOut(self))?;
+        if !outgoing.tools.is_empty() || !outgoing.more_tools.is_empty() {
+            map.serialize_entry("tools", &ToolsOut(outgoing))?;
         }
         map.end()
     }
 }
 
-struct MessagesOut<'a>(&'a Outgoing<'a>);
+struct MessagesOut<'a>(&'a BodyOut<'a>);
 
 impl Serialize for MessagesOut<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Outgoing {
-            messages,
-            more_messages,
-            style,
-            ..
-        } = *self.0;
-        let mut seq = serializer.serialize_seq(Some(messages.len() + more_messages.len()))?;
-        for message in messages.iter().chain(more_messages) {
+        let BodyOut { outgoing, more } = *self.0;
+        let style = outgoing.style;
+        let length = outgoing.messages.len() + more.len();
+        let mut seq = serializer.serialize_seq(Some(length))?;
+        for message in outgoing.messages.iter().chain(more) {
             seq.serialize_element(&MessageOut { message, style })?;
         }
         seq.end()
@@ -239,7 +246,7 @@ mod tests {
 
     fn round_trip(body: &Value) -> Value {
         let parsed = parse_request(body.to_string().as_bytes(), 64).expect("a request");
-        let bytes = Outgoing::new(&parsed.chat).to_bytes();
+        let bytes = Outgoing::new(&parsed.chat).to_bytes(&[]);
         serde_json::from_slice(&bytes).expect("JSON")
     }
 
@@ -291,7 +298,7 @@ mod tests {
             whole_functions: true,
             reasoning_of_calls: Some(" "),
         };
-        let sent: Value = serde_json::from_slice(&outgoing.to_bytes()).expect("JSON");
+        let sent: Value = serde_json::from_slice(&outgoing.to_bytes(&[])).expect("JSON");
         assert_eq!(
             sent["messages"][0],
             json!({"role": "system", "content": "ab"})

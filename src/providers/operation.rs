@@ -1,0 +1,314 @@
+//! How long a request may take: by what it asks for, by what its provider is known to need, or as its caller wishes.
+//!
+//! | the caller named a time | deadline |
+//! |---|---|
+//! | yes | that, at most `timeouts.max` |
+//! | no | the longer of the kind's (`timeouts.normal`, `streaming`, `continuation`) and the row of the provider's table |
+//!
+//! The table has a row for each [`Operation`]. A prompt of more than `timeouts.long_prompt_tokens` takes the next longer
+//! row. How many tokens a prompt has is only guessed: a token is about four bytes of text.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::chat::{ChatRequest, Content};
+use crate::config::{self, Model, OperationTimeouts, Thinking, Timeouts};
+
+/// Bytes of text that make a token, roughly: true of English, on the safe side for other languages' UTF-8.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// What a request asks for, as far as it matters for how long it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Operation {
+    /// Whether the web is searched.
+    pub web: bool,
+    /// Whether the model thinks: asked for, or in its name, or its habit that was not switched off.
+    pub thinking: bool,
+}
+
+impl Operation {
+    /// What `request` is at a model of this entry; `None` for a model that the configuration doesn't know.
+    pub fn of(request: &ChatRequest, model: Option<&Model>) -> Self {
+        Operation {
+            web: request.web_search,
+            thinking: thinks(request, model),
+        }
+    }
+
+    /// The row of a provider's table.
+    pub fn row(self, table: &OperationTimeouts) -> Duration {
+        match (self.web, self.thinking) {
+            (false, false) => table.plain,
+            (true, false) => table.web_search,
+            (false, true) => table.thinking,
+            (true, true) => table.web_search_thinking,
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "web={}, thinking={}", self.web, self.thinking)
+    }
+}
+
+fn thinks(request: &ChatRequest, model: Option<&Model>) -> bool {
+    match (model.map(|model| model.thinking), request.thinking) {
+        (Some(Thinking::Always), _) => true,
+        (Some(Thinking::Never), _) => false,
+        (_, Some(wanted)) => wanted,
+        (Some(Thinking::Default), None) => true,
+        (Some(Thinking::Optional) | None, None) => {
+            request.reasoning_effort.is_some() || request.model.contains("thinking")
+        }
+    }
+}
+
+/// The kind of a request, whatever its provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// One body.
+    Normal,
+    /// A stream.
+    Streaming,
+    /// A further turn of a kept conversation.
+    Continuation,
+}
+
+impl Kind {
+    fn timeout(self, timeouts: &Timeouts) -> Duration {
+        match self {
+            Kind::Normal => timeouts.normal,
+            Kind::Streaming => timeouts.streaming,
+            Kind::Continuation => timeouts.continuation,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Normal => "normal",
+            Kind::Streaming => "streaming",
+            Kind::Continuation => "continuation",
+        })
+    }
+}
+
+/// How long a request may take, and why. Its `Display` is made for a header: `420s (web=true, thinking=true)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChosenTimeout {
+    /// From the receipt of the request to its end.
+    pub value: Duration,
+    /// In words.
+    pub reason: String,
+}
+
+impl ChosenTimeout {
+    /// The line for the log: `kimi timeout: 420s (web=true, thinking=true)`.
+    pub fn log_line(&self, provider: &str) -> String {
+        format!("{provider} timeout: {self}")
+    }
+}
+
+impl fmt::Display for ChosenTimeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.value.subsec_nanos() {
+            0 => write!(f, "{}s ({})", self.value.as_secs(), self.reason),
+            _ => write!(f, "{}ms ({})", self.value.as_millis(), self.reason),
+        }
+    }
+}
+
+/// Chooses how long `request` may take at `provider`; `wished` is what its caller named.
+pub fn choose_timeout(
+    request: &ChatRequest,
+    kind: Kind,
+    wished: Option<Duration>,
+    provider: &config::Provider,
+    timeouts: &Timeouts,
+) -> ChosenTimeout {
+    if let Some(wished) = wished {
+        return wish(wished, timeouts.max);
+    }
+    let name = super::model_name(&request.model, provider);
+    let model = provider.models.iter().find(|model| model.name == name);
+    let operation = Operation::of(request, model);
+    let mut reason = operation.to_string();
+    let mut row = operation.row(&provider.timeouts);
+    let tokens = prompt_tokens(request);
+    if tokens > timeouts.long_prompt_tokens {
+        row = next_longer(row, &provider.timeouts);
+        reason += &format!(", a prompt of about {tokens} tokens");
+    }
+    let least = kind.timeout(timeouts);
+    if least > row {
+        reason += &format!(", {kind}");
+    }
+    let value = row.max(least);
+    if value > timeouts.max {
+        reason += ", bounded by timeouts.max";
+    }
+    ChosenTimeout {
+        value: value.min(timeouts.max),
+        reason,
+    }
+}
+
+fn wish(wished: Duration, max: Duration) -> ChosenTimeout {
+    let reason = if wished > max {
+        "asked for more, bounded by timeouts.max"
+    } else {
+        "asked for"
+    };
+    ChosenTimeout {
+        value: wished.min(max),
+        reason: reason.into(),
+    }
+}
+
+/// The shortest row of the table that is longer than `row`, else `row`.
+fn next_longer(row: Duration, table: &OperationTimeouts) -> Duration {
+    let rows = [
+        table.plain,
+        table.web_search,
+        table.thinking,
+        table.web_search_thinking,
+    ];
+    let longer = rows.into_iter().filter(|other| *other > row);
+    longer.min().unwrap_or(row)
+}
+
+/// About how many tokens the prompt has: its messages' text and the tools' names, at four bytes each.
+pub fn prompt_tokens(request: &ChatRequest) -> u64 {
+    let bytes = request.messages.iter().map(|message| {
+        let calls = message.tool_calls.iter();
+        let calls: usize = calls
+            .map(|call| call.name.len() + call.arguments.len())
+            .sum();
+        let reasoning = message.reasoning.as_ref().map_or(0, String::len);
+        content_bytes(message.content.as_ref()) + reasoning + calls
+    });
+    let bytes: usize = bytes.sum();
+    (bytes as u64).div_ceil(BYTES_PER_TOKEN)
+}
+
+fn content_bytes(content: Option<&Content>) -> usize {
+    let text = |part: &serde_json::Value| Some(part.get("text")?.as_str()?.len());
+    match content {
+        None => 0,
+        Some(Content::Text(text)) => text.len(),
+        Some(Content::Parts(parts)) => parts.iter().filter_map(text).sum(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::providers::testing::{model, provider, timeouts};
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    fn kimi() -> config::Provider {
+        let mut kimi = provider("kimi", config::ProviderKind::Kimi);
+        kimi.models = vec![
+            model("k-always", Thinking::Always),
+            model("k-default", Thinking::Default),
+            model("k-never", Thinking::Never),
+        ];
+        kimi
+    }
+
+    fn check(request: &ChatRequest, kind: Kind, expected: &str) {
+        let chosen = choose_timeout(request, kind, None, &kimi(), &timeouts());
+        assert_eq!(chosen.to_string(), expected);
+    }
+
+    #[test]
+    fn each_operation_takes_its_row_of_the_table() {
+        let mut request = ChatRequest::new("k-never").user("x");
+        check(&request, Kind::Normal, "240s (web=false, thinking=false)");
+        request.web_search = true;
+        check(&request, Kind::Normal, "300s (web=true, thinking=false)");
+        request.model = "k-always".into();
+        check(&request, Kind::Normal, "420s (web=true, thinking=true)");
+        request.web_search = false;
+        check(&request, Kind::Normal, "360s (web=false, thinking=true)");
+    }
+
+    #[test]
+    fn thinking_is_a_wish_a_name_or_a_habit() {
+        let thinks = |name: &str, wanted| {
+            let mut request = ChatRequest::new(name);
+            request.thinking = wanted;
+            let kimi = kimi();
+            let model = kimi.models.iter().find(|model| model.name == name);
+            Operation::of(&request, model).thinking
+        };
+        assert!(thinks("k-default", None) && !thinks("k-default", Some(false)));
+        assert!(thinks("k-always", Some(false)) && !thinks("k-never", Some(true)));
+        assert!(thinks("some-thinking-model", None) && !thinks("some-model", None));
+        assert!(thinks("some-model", Some(true)) && !thinks("some-thinking", Some(false)));
+    }
+
+    #[test]
+    fn a_long_prompt_takes_the_next_longer_row() {
+        let long = "x".repeat(64_001 * 4);
+        let mut request = ChatRequest::new("kimi/k-never").user(long);
+        let expected = "300s (web=false, thinking=false, a prompt of about 64001 tokens)";
+        check(&request, Kind::Normal, expected);
+        request.web_search = true;
+        request.model = "k-always".into();
+        let expected = "420s (web=true, thinking=true, a prompt of about 64001 tokens)";
+        check(&request, Kind::Normal, expected);
+        // Two rows of the same length are one step.
+        let table = OperationTimeouts {
+            thinking: secs(300),
+            ..kimi().timeouts
+        };
+        assert_eq!(next_longer(secs(300), &table), secs(420));
+    }
+
+    #[test]
+    fn the_kind_counts_where_it_is_longer_and_says_so() {
+        let request = ChatRequest::new("k-never").user("x");
+        check(
+            &request,
+            Kind::Streaming,
+            "300s (web=false, thinking=false, streaming)",
+        );
+        check(
+            &request,
+            Kind::Continuation,
+            "240s (web=false, thinking=false)",
+        );
+    }
+
+    #[test]
+    fn the_callers_wish_wins_within_the_bound() {
+        let request = ChatRequest::new("k-always").user("x");
+        let wished =
+            |wish| choose_timeout(&request, Kind::Normal, Some(wish), &kimi(), &timeouts());
+        assert_eq!(wished(secs(7)).to_string(), "7s (asked for)");
+        assert_eq!(
+            wished(Duration::from_millis(1500)).to_string(),
+            "1500ms (asked for)"
+        );
+        let long = wished(secs(1_000_000));
+        assert_eq!(long.value, timeouts().max);
+        assert_eq!(long.reason, "asked for more, bounded by timeouts.max");
+    }
+
+    #[test]
+    fn the_line_in_the_log_is_the_one_that_people_look_for() {
+        let mut request = ChatRequest::new("k-always").user("x");
+        request.web_search = true;
+        let chosen = choose_timeout(&request, Kind::Normal, None, &kimi(), &timeouts());
+        assert_eq!(
+            chosen.log_line("kimi"),
+            "kimi timeout: 420s (web=true, thinking=true)"
+        );
+    }
+}
