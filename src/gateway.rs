@@ -59,9 +59,22 @@ impl Gateway {
         let lifecycle = Arc::new(LifecycleLog::new(&config.telemetry));
         let providers = Providers::new(&config, Arc::clone(&clock));
         let router = Router::new(&config);
-        let engine = Engine::start(&config, Arc::clone(&clock), providers, router, Arc::clone(&lifecycle));
+        let named = |name: &str| Some((Arc::from(name), Arc::clone(providers.get(name)?)));
+        let providers = providers.names().filter_map(named).collect();
+        let engine = Engine::start(
+            &config,
+            Arc::clone(&clock),
+            providers,
+            router,
+            Arc::clone(&lifecycle),
+        );
         let engine = Arc::new(engine.map_err(StartError::Threads)?);
-        Ok(Gateway { config, clock, engine, lifecycle })
+        Ok(Gateway {
+            config,
+            clock,
+            engine,
+            lifecycle,
+        })
     }
 
     /// Opens the HTTP front on `server.listen`.
@@ -69,17 +82,31 @@ impl Gateway {
     /// # Errors
     /// [`StartError::Listen`]
     pub fn serve(self) -> Result<Server, StartError> {
-        let Gateway { config, clock, engine, lifecycle } = self;
+        let Gateway {
+            config,
+            clock,
+            engine,
+            lifecycle,
+        } = self;
         let api = Api::new(&config, Arc::clone(&clock), Arc::clone(&engine), lifecycle);
         let door = Door::open(&config.server, Arc::clone(&clock), Arc::new(api));
-        let door = door.map_err(|cause| StartError::Listen { address: config.server.listen.to_string(), cause })?;
-        Ok(Server { door, engine, clock })
+        let door = door.map_err(|cause| StartError::Listen {
+            address: config.server.listen.to_string(),
+            cause,
+        })?;
+        Ok(Server {
+            door,
+            engine,
+            clock,
+        })
     }
 }
 
 impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gateway").field("engine", &self.engine).finish_non_exhaustive()
+        f.debug_struct("Gateway")
+            .field("engine", &self.engine)
+            .finish_non_exhaustive()
     }
 }
 
@@ -93,7 +120,7 @@ pub struct Server {
 
 impl Server {
     /// Where it listens: `127.0.0.1:8787`, or `unix:PATH`.
-    pub fn address(&self) -> &str {
+    pub fn address(&self) -> String {
         self.door.address()
     }
 
@@ -113,6 +140,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("address", &self.address()).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("address", &self.address())
+            .finish_non_exhaustive()
     }
 }

@@ -42,8 +42,13 @@ struct Settings {
 
 impl Settings {
     fn load(self) -> Result<Config, ConfigError> {
-        let overrides = Overrides { profile: self.profile, listen: self.listen };
-        Loader::of_process().overrides(overrides).find(self.config.as_deref())
+        let overrides = Overrides {
+            profile: self.profile,
+            listen: self.listen,
+        };
+        Loader::of_process()
+            .overrides(overrides)
+            .find(self.config.as_deref())
     }
 }
 
@@ -63,7 +68,10 @@ pub fn run() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "an error before the log is set up goes to the terminal")]
+#[expect(
+    clippy::print_stderr,
+    reason = "an error before the log is set up goes to the terminal"
+)]
 fn complain(text: &str) {
     eprintln!("pointsman: {text}");
 }

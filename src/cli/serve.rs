@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::complain;
 use super::signals::Signals;
-use crate::config::{Config, Provider};
+use crate::config::{Config, Provider, ProviderKind};
 use crate::gateway::{Gateway, Server, StartError};
 
 /// Serves until a signal comes, then drains. A second signal ends the process at once.
@@ -22,11 +22,14 @@ pub(super) fn serve(config: Config) -> ExitCode {
         Ok(server) => server,
         Err(error) => return fail(&error.to_string()),
     };
-    if let Err(error) = announce(server.address()) {
+    if let Err(error) = announce(&server.address()) {
         return fail(&format!("standard output is gone: {error}"));
     }
     signals.wait();
-    log::info!("stopping: what runs has {} to finish", humantime::format_duration(drain));
+    log::info!(
+        "stopping: what runs has {} to finish",
+        humantime::format_duration(drain)
+    );
     server.stop(drain);
     log::info!("stopped");
     ExitCode::SUCCESS
@@ -50,7 +53,9 @@ fn announce(address: &str) -> std::io::Result<()> {
 fn start_log(level: &str) {
     let environment = env_logger::Env::default().default_filter_or(level);
     // Fails only if a host program has set up its own log: then that one is to be used.
-    let _ = env_logger::Builder::from_env(environment).format_timestamp_millis().try_init();
+    let _ = env_logger::Builder::from_env(environment)
+        .format_timestamp_millis()
+        .try_init();
 }
 
 fn say_what_is_configured(config: &Config) {
@@ -67,15 +72,24 @@ fn say_what_is_configured(config: &Config) {
     for provider in config.providers.values() {
         say_provider(provider);
     }
-    let real = config.providers.values().any(|provider| !provider.is_embedded() && provider.is_available());
+    let real = config
+        .providers
+        .values()
+        .any(|provider| provider.kind != ProviderKind::Embedded && provider.is_available());
     if !real {
-        log::warn!("no provider has a key: the model `auto` is answered by the embedded provider, offline");
+        log::warn!(
+            "no provider has a key: the model `auto` is answered by the embedded provider, offline"
+        );
     }
 }
 
 fn say_provider(provider: &Provider) {
     match provider.missing_key() {
-        None => log::info!("provider {}: at most {} calls in flight", provider.name, provider.max_inflight),
+        None => log::info!(
+            "provider {}: at most {} calls in flight",
+            provider.name,
+            provider.max_inflight
+        ),
         Some(advice) => log::info!("provider {} is not available: {advice}", provider.name),
     }
 }

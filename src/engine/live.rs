@@ -1,8 +1,9 @@
 //! A job that lives in the engine: what it is, the moments that it passed, and the word about its end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use crossbeam::utils::Backoff;
 use parking_lot::{Condvar, Mutex};
 
 use super::job::{CallInfo, JobEnd, JobSpec, Owner, Phase, Phases, Sink, Verdict};
@@ -42,7 +43,9 @@ pub(super) struct LiveJob {
     /// Keeps the session's line for as long as anything of the job lives: a call that was interrupted still counts
     /// against its session.
     _seat: Seat,
-    end: Mutex<Option<JobEnd>>,
+    end: OnceLock<JobEnd>,
+    /// For those who wait for `end`; the end itself is not under it.
+    waiting: Mutex<()>,
     ended: Condvar,
 }
 
@@ -72,7 +75,8 @@ impl LiveJob {
             moments: Moments::new(clock),
             hook: Mutex::new(None),
             _seat: seat,
-            end: Mutex::new(None),
+            end: OnceLock::new(),
+            waiting: Mutex::new(()),
             ended: Condvar::new(),
         }
     }
@@ -118,30 +122,39 @@ impl LiveJob {
         let hook = cancel.on_cancel(heard);
         let mut kept = self.hook.lock();
         // A job that has ended meanwhile took the hook that was not there yet; it must not keep this one.
-        if self.end.lock().is_none() {
+        if self.end.get().is_none() {
             *kept = Some(hook);
         }
     }
 
     /// Keeps the end for those who wait for it, and wakes them. The first end stays.
     pub(super) fn keep(&self, end: JobEnd) {
-        self.end.lock().get_or_insert(end);
+        let _ = self.end.set(end);
+        // Under the lock, so that the word can't fall between a waiter's look and its sleep.
+        drop(self.waiting.lock());
         self.ended.notify_all();
         let hook = self.hook.lock().take();
         drop(hook);
     }
 
     /// The end, if it has come; waits for it until `until`.
+    ///
+    /// A job that does next to nothing ends sooner than a thread falls asleep and wakes up again: so the waiter looks
+    /// a few times, as the channels of crossbeam do, before it lies down.
     pub(super) fn wait(&self, clock: &SharedClock, until: Time) -> Option<JobEnd> {
-        let mut end = self.end.lock();
-        while end.is_none() {
-            let now = clock.now();
-            if now >= until {
+        let backoff = Backoff::new();
+        while self.end.get().is_none() && !backoff.is_completed() {
+            backoff.snooze();
+        }
+        let mut waiting = self.waiting.lock();
+        while self.end.get().is_none() {
+            let left = until.since(clock.now());
+            if left.is_zero() {
                 return None;
             }
-            self.ended.wait_for(&mut end, until.since(now));
+            self.ended.wait_for(&mut waiting, left);
         }
-        end.clone()
+        self.end.get().cloned()
     }
 }
 

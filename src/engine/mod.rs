@@ -31,6 +31,7 @@ mod handle;
 mod job;
 mod live;
 mod permit;
+mod plan;
 mod report;
 mod sessions;
 mod settings;
@@ -53,19 +54,27 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use self::live::LiveJob;
+use self::plan::Planner;
 use self::sessions::{Seat, SessionTable};
 use self::shell::{Shell, Target};
 use self::worker::Source;
 use crate::admission::{Core, Event, Submission, TargetId};
+use crate::cancel::CancelReason;
+use crate::chat::ChatRequest;
 use crate::clock::{SharedClock, Time};
 use crate::config::Config;
 use crate::providers::Provider;
+use crate::routing::Router;
 use crate::telemetry::LifecycleLog;
 
+pub use crate::admission::{ClassView, CoreView, ProviderView, Refusal, RefusalReason};
+pub use crate::providers::{ErrorClass, ProviderError};
+pub use crate::routing::{ModelInfo, RouteError as PlanError};
 pub use handle::JobHandle;
 pub use job::{
     CallInfo, JobEnd, JobSpec, NullSink, Owner, Phase, Phases, Sink, SinkGone, Speaker, Verdict,
 };
+pub use plan::{Ask, Plan};
 pub use snapshot::{RequestView, Snapshot};
 pub use task::{ChatTask, FnTask, Task, TaskContext};
 
@@ -75,6 +84,7 @@ const COME_BACK: Duration = Duration::from_secs(1);
 /// Runs jobs under slots, deadlines and a watchdog.
 pub struct Engine {
     shell: Arc<Shell>,
+    planner: Planner,
     workers: usize,
     threads: Mutex<Option<Threads>>,
 }
@@ -97,6 +107,7 @@ impl Engine {
         config: &Config,
         clock: SharedClock,
         providers: Vec<(Arc<str>, Arc<dyn Provider>)>,
+        router: Router,
         lifecycle: Arc<LifecycleLog>,
     ) -> io::Result<Engine> {
         let names: Vec<Arc<str>> = providers.iter().map(|(name, _)| name.clone()).collect();
@@ -127,9 +138,23 @@ impl Engine {
         let threads = Threads::start(&shell, &source, quit, workers)?;
         Ok(Engine {
             shell,
+            planner: Planner::new(config, router),
             workers,
             threads: Mutex::new(Some(threads)),
         })
+    }
+
+    /// Finds out where a chat goes, until when, and why.
+    ///
+    /// # Errors
+    /// No such model, nobody to call, or a prompt too long for `auto`.
+    pub fn plan(&self, request: ChatRequest, ask: &Ask) -> Result<Plan, PlanError> {
+        self.planner.plan(request, ask)
+    }
+
+    /// All models that are listed, in the order of preference.
+    pub fn models(&self) -> Vec<ModelInfo> {
+        self.planner.models()
     }
 
     /// Takes a job. Whatever becomes of it, refusal included, its sink and its handle are told.
@@ -184,6 +209,17 @@ impl Engine {
     /// The jobs that have not ended, oldest first.
     pub fn requests(&self) -> Vec<RequestView> {
         snapshot::requests(&self.shell)
+    }
+
+    /// Ends the jobs of a request, in line or in their call. Returns how many there were.
+    pub fn cancel(&self, request_id: &str, reason: CancelReason) -> usize {
+        let jobs = self
+            .shell
+            .live()
+            .into_iter()
+            .filter(|job| *job.request_id == *request_id);
+        jobs.map(|job| self.shell.step(Event::Cancel(job.id, reason), None))
+            .count()
     }
 
     /// Compares what is counted with what is there.

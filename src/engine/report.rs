@@ -41,6 +41,9 @@ pub(super) fn step(shell: &Shell, job: &LiveJob, step: Step, took: Option<Durati
 pub(super) fn ended(shell: &Shell, job: &LiveJob, seq: u64, end: &JobEnd, now: Time) {
     let step = last_step(&end.verdict);
     push(shell, job, seq, step, now, Some(end.phases.total));
+    if !RequestLine::is_wanted() {
+        return;
+    }
     let reason = match &end.verdict {
         Verdict::Completed => job.deadline_reason.to_string(),
         other => other.reason(),

@@ -60,8 +60,14 @@ impl Bench {
         let providers: Vec<(Arc<str>, Arc<dyn Provider>)> = ["a", "b"]
             .map(|name| (name.into(), Arc::new(Unasked) as Arc<dyn Provider>))
             .into();
-        let engine =
-            Engine::start(&config, clock.clone(), providers, lifecycle).expect("threads start");
+        let engine = Engine::start(
+            &config,
+            clock.clone(),
+            providers,
+            Router::new(&config),
+            lifecycle,
+        )
+        .expect("threads start");
         Bench { engine, clock }
     }
 

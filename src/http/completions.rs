@@ -18,18 +18,37 @@ impl Api {
         let options = Options::read(&visit.request.head.headers, &parsed.options)?;
         let chat = parsed.chat;
         let form = match chat.stream {
-            true => AnswerForm::Stream { include_usage: chat.include_usage },
+            true => AnswerForm::Stream {
+                include_usage: chat.include_usage,
+            },
             false => AnswerForm::Whole,
         };
         let continues = parsed.options.continuation_id.is_some();
-        let plan = self.engine.plan(chat, &Ask { timeout: options.timeout, continues })?;
+        let plan = self.engine.plan(
+            chat,
+            &Ask {
+                timeout: options.timeout,
+                continues,
+            },
+        )?;
         let received = visit.request.received;
         let deadline = received + plan.timeout;
         let (provider, model) = (plan.provider.to_string(), plan.model.to_string());
-        let (request, deadline_reason) = (Arc::clone(&plan.request), Arc::clone(&plan.timeout_reason));
-        let meta = Meta::new(Arc::clone(visit.request_id), options.session_id(visit.request_id), plan);
+        let (request, deadline_reason) =
+            (Arc::clone(&plan.request), Arc::clone(&plan.timeout_text));
+        let meta = Meta::new(
+            Arc::clone(visit.request_id),
+            options.session_id(visit.request_id),
+            plan,
+        );
         let clock = Arc::clone(&self.clock);
-        let sink = ChatSink::new(visit.exchange.clone(), clock, meta, form, self.server.stream_keepalive);
+        let sink = ChatSink::new(
+            visit.exchange.clone(),
+            clock,
+            meta,
+            form,
+            self.server.stream_keepalive,
+        );
         let job = self.engine.submit(JobSpec {
             task: Box::new(ChatTask::new(request)),
             provider,

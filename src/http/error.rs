@@ -53,18 +53,36 @@ pub(super) struct ApiError {
 impl ApiError {
     fn new(status: u16, fault: Fault, code: &str, message: impl Into<String>) -> Self {
         let (code, message) = (code.to_owned(), message.into());
-        ApiError { status, fault, code, message, param: None, retry_after: None, is_final: false }
+        ApiError {
+            status,
+            fault,
+            code,
+            message,
+            param: None,
+            retry_after: None,
+            is_final: false,
+        }
     }
 
     /// The request is wrong.
     pub(super) fn invalid(message: impl Into<String>, param: Option<&str>) -> Self {
         let param = param.map(str::to_owned);
-        ApiError { param, ..ApiError::new(400, Fault::Caller, "invalid_request", message) }
+        ApiError {
+            param,
+            ..ApiError::new(400, Fault::Caller, "invalid_request", message)
+        }
     }
 
     /// Nothing is there.
     pub(super) fn not_found(message: impl Into<String>) -> Self {
         ApiError::new(404, Fault::Caller, "not_found", message)
+    }
+
+    /// No such model.
+    pub(super) fn model_not_found(name: &str) -> Self {
+        let shown: String = name.chars().take(128).collect();
+        let message = format!("no model is called {shown:?}");
+        ApiError::new(404, Fault::Caller, "model_not_found", message).never()
     }
 
     /// Something is there, but not for this method.
@@ -85,7 +103,8 @@ impl ApiError {
     /// What the door itself decided about a request's framing.
     pub(super) fn framing(status: u16, message: &str) -> Self {
         match status {
-            503 => ApiError::new(503, Fault::Gateway, "over_capacity", message).after(Duration::from_secs(1)),
+            503 => ApiError::new(503, Fault::Gateway, "over_capacity", message)
+                .after(Duration::from_secs(1)),
             408 => ApiError::new(408, Fault::Caller, "request_timeout", message),
             413 | 431 => ApiError::new(status, Fault::Caller, "request_too_large", message).never(),
             _ => ApiError::new(status, Fault::Caller, "invalid_request", message).never(),
@@ -97,9 +116,12 @@ impl ApiError {
         Some(match verdict {
             Verdict::Completed => return None,
             Verdict::Failed(error) => of_provider(error),
-            Verdict::Panicked(_) => ApiError::internal("the request failed inside the gateway; its log says why"),
+            Verdict::Panicked(_) => {
+                ApiError::internal("the request failed inside the gateway; its log says why")
+            }
             Verdict::QueueTimeout => {
-                let message = "the request waited in line for longer than the queue timeout (queue.timeout)";
+                let message =
+                    "the request waited in line for longer than the queue timeout (queue.timeout)";
                 let error = ApiError::new(503, Fault::Gateway, "queue_timeout", message);
                 error.after(SOON).never()
             }
@@ -125,7 +147,8 @@ impl ApiError {
 
     /// The answer.
     pub(super) fn response(&self, pointsman: Option<&Value>) -> Response {
-        let mut response = Response::new(self.status).with_body("application/json", self.json(pointsman));
+        let mut response =
+            Response::new(self.status).with_body("application/json", self.json(pointsman));
         if let Some(wait) = self.retry_after {
             let seconds = wait.as_millis().div_ceil(1000).max(1);
             response = response.with_header("Retry-After", &seconds.to_string());
@@ -138,11 +161,18 @@ impl ApiError {
 
     fn after(self, wait: Duration) -> Self {
         let is_final = self.is_final || wait > LONG_WAIT;
-        ApiError { retry_after: Some(wait), is_final, ..self }
+        ApiError {
+            retry_after: Some(wait),
+            is_final,
+            ..self
+        }
     }
 
     fn never(self) -> Self {
-        ApiError { is_final: true, ..self }
+        ApiError {
+            is_final: true,
+            ..self
+        }
     }
 }
 
@@ -158,14 +188,22 @@ impl From<PlanError> for ApiError {
         match error {
             PlanError::UnknownModel { .. } => {
                 let error = ApiError::new(404, Fault::Caller, "model_not_found", message);
-                ApiError { param: Some("model".into()), ..error.never() }
+                ApiError {
+                    param: Some("model".into()),
+                    ..error.never()
+                }
             }
             PlanError::Unavailable { .. } => {
-                ApiError::new(503, Fault::Gateway, "provider_unavailable", message).after(SOON).never()
+                ApiError::new(503, Fault::Gateway, "provider_unavailable", message)
+                    .after(SOON)
+                    .never()
             }
             PlanError::TooLong { .. } => {
                 let error = ApiError::new(400, Fault::Caller, "context_length_exceeded", message);
-                ApiError { param: Some("messages".into()), ..error.never() }
+                ApiError {
+                    param: Some("messages".into()),
+                    ..error.never()
+                }
             }
         }
     }
@@ -173,8 +211,14 @@ impl From<PlanError> for ApiError {
 
 /// What a provider said, as what it is.
 fn of_provider(error: &ProviderError) -> ApiError {
-    let status = |default: u16| error.status.filter(|status| (400..600).contains(status)).unwrap_or(default);
-    let provider = |status: u16, code: &str| ApiError::new(status, Fault::Provider, code, &*error.message);
+    let status = |default: u16| {
+        error
+            .status
+            .filter(|status| (400..600).contains(status))
+            .unwrap_or(default)
+    };
+    let provider =
+        |status: u16, code: &str| ApiError::new(status, Fault::Provider, code, &*error.message);
     let told = match error.class {
         ErrorClass::Connect | ErrorClass::ConnectTimeout => provider(502, "provider_unavailable"),
         ErrorClass::FirstByteTimeout | ErrorClass::IdleTimeout => provider(504, "provider_timeout"),
@@ -193,7 +237,10 @@ fn of_provider(error: &ProviderError) -> ApiError {
         ErrorClass::Malformed => provider(502, "provider_malformed"),
         ErrorClass::Cancelled(reason) => return of_cancel(reason),
     };
-    let told = ApiError { param: error.param.clone(), ..told };
+    let told = ApiError {
+        param: error.param.clone(),
+        ..told
+    };
     match error.retry_after {
         Some(wait) => told.after(wait),
         None => told,
@@ -202,14 +249,21 @@ fn of_provider(error: &ProviderError) -> ApiError {
 
 /// The provider refused what the caller sent: the same again will be refused again.
 fn caller(error: ApiError) -> ApiError {
-    ApiError { fault: Fault::Caller, ..error.never() }
+    ApiError {
+        fault: Fault::Caller,
+        ..error.never()
+    }
 }
 
 fn of_cancel(reason: CancelReason) -> ApiError {
     let message = reason.to_string();
     match reason {
-        CancelReason::Stopping => ApiError::new(503, Fault::Gateway, "stopping", message).after(SOON),
-        CancelReason::Deadline => ApiError::new(504, Fault::Gateway, "deadline_exceeded", message).never(),
+        CancelReason::Stopping => {
+            ApiError::new(503, Fault::Gateway, "stopping", message).after(SOON)
+        }
+        CancelReason::Deadline => {
+            ApiError::new(504, Fault::Gateway, "deadline_exceeded", message).never()
+        }
         // The status that nginx made known for a request whose client is gone or wants it no more.
         CancelReason::Requested | CancelReason::ClientLeft => {
             ApiError::new(499, Fault::Caller, "cancelled", message).never()

@@ -23,7 +23,10 @@ pub(super) fn check(head: &Head) -> Result<(), ApiError> {
     if let Some(origin) = head.headers.get("Origin") {
         let host = origin.split_once("://").map(|(_, host)| host);
         if !host.is_some_and(is_loopback) {
-            return Err(ApiError::forbidden(format!("the origin {:?} may not use this gateway", shown(origin))));
+            return Err(ApiError::forbidden(format!(
+                "the origin {:?} may not use this gateway",
+                shown(origin)
+            )));
         }
     }
     Ok(())
@@ -37,7 +40,9 @@ fn is_loopback(host: &str) -> bool {
     };
     name.eq_ignore_ascii_case("localhost")
         || name.to_ascii_lowercase().ends_with(".localhost")
-        || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || name
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 fn shown(text: &str) -> String {
@@ -50,10 +55,24 @@ mod tests {
 
     #[test]
     fn only_this_box_is_this_box() {
-        for host in ["127.0.0.1:8787", "localhost", "LOCALHOST:1", "[::1]:8787", "127.9.9.9", "api.localhost:80"] {
+        for host in [
+            "127.0.0.1:8787",
+            "localhost",
+            "LOCALHOST:1",
+            "[::1]:8787",
+            "127.9.9.9",
+            "api.localhost:80",
+        ] {
             assert!(is_loopback(host), "{host}");
         }
-        for host in ["evil.example:8787", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1", "", "[::2]:1"] {
+        for host in [
+            "evil.example:8787",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "10.0.0.1",
+            "",
+            "[::2]:1",
+        ] {
             assert!(!is_loopback(host), "{host}");
         }
     }

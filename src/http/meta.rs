@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tiny_http::Header;
 
 use super::status::phases;
+use crate::chat::Piece;
 use crate::door::header;
 use crate::engine::{CallInfo, JobEnd, Phases, Plan};
 
@@ -16,31 +17,52 @@ pub(super) struct Meta {
     pub(super) request_id: Arc<str>,
     session_id: String,
     plan: Plan,
-    call: Mutex<Option<CallInfo>>,
+    told: Mutex<Told>,
+}
+
+/// What the call told so far.
+#[derive(Debug, Default)]
+struct Told {
+    attempts: u32,
+    /// Parameters that the provider would refuse or ignore, and that were not sent to it.
+    dropped: Vec<String>,
 }
 
 impl Meta {
     pub(super) fn new(request_id: Arc<str>, session_id: String, plan: Plan) -> Self {
-        Meta { request_id, session_id, plan, call: Mutex::new(None) }
+        Meta {
+            request_id,
+            session_id,
+            plan,
+            told: Mutex::default(),
+        }
     }
 
-    /// The call that is under way.
-    pub(super) fn set_call(&self, call: &CallInfo) {
-        *self.call.lock() = Some(call.clone());
+    /// A call begins.
+    pub(super) fn begin(&self, call: &CallInfo) {
+        self.told.lock().attempts = call.attempt;
+    }
+
+    /// The call's first piece says what was not sent.
+    pub(super) fn hear(&self, piece: &Piece) {
+        if let Piece::Head(head) = piece {
+            self.told.lock().dropped.clone_from(&head.dropped);
+        }
     }
 
     /// The headers; with `Server-Timing` once the request has ended.
     pub(super) fn headers(&self, end: Option<&JobEnd>) -> Vec<Header> {
+        let told = self.told.lock();
         let mut headers = vec![
             header("X-Request-Id", &self.request_id),
             header("X-Session-Id", &self.session_id),
             header("X-Provider", &self.plan.provider),
             header("X-Model", &self.plan.model),
-            header("X-Attempts", &self.attempts().to_string()),
-            header("X-Timeout", &self.plan.timeout_text()),
+            header("X-Attempts", &told.attempts.to_string()),
+            header("X-Timeout", &self.plan.timeout_text),
         ];
-        if !self.plan.dropped.is_empty() {
-            headers.push(header("X-Dropped-Params", &self.plan.dropped.join(", ")));
+        if !told.dropped.is_empty() {
+            headers.push(header("X-Dropped-Params", &told.dropped.join(", ")));
         }
         if let Some(end) = end {
             headers.push(header("Server-Timing", &server_timing(&end.phases)));
@@ -50,27 +72,23 @@ impl Meta {
 
     /// The `pointsman` object.
     pub(super) fn object(&self, end: Option<&JobEnd>) -> Value {
+        let told = self.told.lock();
         let mut object = json!({
             "request_id": &*self.request_id,
             "session_id": self.session_id,
             "provider": &*self.plan.provider,
             "model": &*self.plan.model,
             "route": &*self.plan.route_reason,
-            "attempts": self.attempts(),
-            "timeout_s": self.plan.timeout.as_secs_f64(),
-            "timeout_reason": &*self.plan.timeout_reason,
+            "attempts": told.attempts,
+            "timeout": &*self.plan.timeout_text,
         });
-        if !self.plan.dropped.is_empty() {
-            object["dropped_params"] = json!(self.plan.dropped);
+        if !told.dropped.is_empty() {
+            object["dropped_params"] = json!(told.dropped);
         }
         if let Some(end) = end {
             object["phases"] = phases(&end.phases);
         }
         object
-    }
-
-    fn attempts(&self) -> u32 {
-        self.call.lock().as_ref().map_or(0, |call| call.attempt)
     }
 }
 
@@ -83,6 +101,8 @@ fn server_timing(phases: &Phases) -> String {
         ("upstream", phases.upstream),
         ("total", phases.total),
     ];
-    let part = |(name, length): (&str, std::time::Duration)| format!("{name};dur={:.1}", length.as_secs_f64() * 1000.0);
+    let part = |(name, length): (&str, std::time::Duration)| {
+        format!("{name};dur={:.1}", length.as_secs_f64() * 1000.0)
+    };
     parts.map(part).join(", ")
 }

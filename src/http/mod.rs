@@ -45,7 +45,12 @@ pub struct Api {
 
 impl Api {
     /// An API in front of `engine`.
-    pub fn new(config: &Config, clock: SharedClock, engine: Arc<Engine>, lifecycle: Arc<LifecycleLog>) -> Self {
+    pub fn new(
+        config: &Config,
+        clock: SharedClock,
+        engine: Arc<Engine>,
+        lifecycle: Arc<LifecycleLog>,
+    ) -> Self {
         let missing = config.providers.values().filter_map(|provider| {
             let advice = provider.missing_key()?;
             Some((provider.name.clone(), advice))
@@ -63,17 +68,22 @@ impl Api {
 
     fn serve(&self, visit: &mut Visit<'_>) -> Result<(), ApiError> {
         let (route, rest) = routes::find(&visit.request.head.method, &visit.request.head.path)?;
-        visit.rest = percent_encoding::percent_decode_str(rest).decode_utf8_lossy().into_owned();
+        visit.rest = percent_encoding::percent_decode_str(rest)
+            .decode_utf8_lossy()
+            .into_owned();
         (route.answer)(self, visit)
     }
 }
 
 impl Handler for Api {
     fn admit(&self, head: &Head) -> Result<(), Response> {
-        let checked = guard::check(head).and_then(|()| routes::find(&head.method, &head.path).map(|_| ()));
+        let checked =
+            guard::check(head).and_then(|()| routes::find(&head.method, &head.path).map(|_| ()));
         checked.map_err(|error| {
             let id = options::request_id(&head.headers);
-            error.response(Some(&json!({ "request_id": &*id }))).with_header("X-Request-Id", &id)
+            error
+                .response(Some(&json!({ "request_id": &*id })))
+                .with_header("X-Request-Id", &id)
         })
     }
 
@@ -83,9 +93,16 @@ impl Handler for Api {
 
     fn handle(&self, request: Request, exchange: &Exchange) {
         let id = options::request_id(&request.head.headers);
-        let mut visit = Visit { request: &request, exchange, request_id: &id, rest: String::new() };
+        let mut visit = Visit {
+            request: &request,
+            exchange,
+            request_id: &id,
+            rest: String::new(),
+        };
         if let Err(error) = self.serve(&mut visit) {
-            let response = error.response(Some(&json!({ "request_id": &*id }))).with_header("X-Request-Id", &id);
+            let response = error
+                .response(Some(&json!({ "request_id": &*id })))
+                .with_header("X-Request-Id", &id);
             visit.send(response);
         }
     }
@@ -97,7 +114,9 @@ impl Handler for Api {
 
 impl fmt::Debug for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Api").field("engine", &self.engine).finish_non_exhaustive()
+        f.debug_struct("Api")
+            .field("engine", &self.engine)
+            .finish_non_exhaustive()
     }
 }
 
@@ -130,7 +149,10 @@ impl Visit<'_> {
     /// A client that does not take its answer has left: there is nobody to tell.
     fn send(&self, response: Response) {
         if let Err(error) = self.exchange.reply(response) {
-            log::debug!("request {}: the answer could not be sent: {error}", self.request_id);
+            log::debug!(
+                "request {}: the answer could not be sent: {error}",
+                self.request_id
+            );
         }
     }
 }

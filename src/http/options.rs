@@ -30,12 +30,25 @@ impl Options {
     /// # Errors
     /// 400 that names the header or key, and what is accepted.
     pub(super) fn read(headers: &Headers, body: &BodyOptions) -> Result<Options, ApiError> {
-        let session = given(headers, "X-Session-Id", body.session_id.as_deref(), "session_id");
+        let session = given(
+            headers,
+            "X-Session-Id",
+            body.session_id.as_deref(),
+            "session_id",
+        );
         let priority = given(headers, "X-Priority", body.priority.as_deref(), "priority");
-        let timeout = given(headers, "X-Request-Timeout", body.timeout.as_deref(), "timeout");
+        let timeout = given(
+            headers,
+            "X-Request-Timeout",
+            body.timeout.as_deref(),
+            "timeout",
+        );
         Ok(Options {
             session: session.map(Given::session).transpose()?,
-            priority: priority.map(Given::priority).transpose()?.unwrap_or_default(),
+            priority: priority
+                .map(Given::priority)
+                .transpose()?
+                .unwrap_or_default(),
             timeout: timeout.map(Given::duration).transpose()?,
         })
     }
@@ -60,7 +73,10 @@ impl Options {
 /// The client's own id if it is sane, else a new one.
 pub(super) fn request_id(headers: &Headers) -> Arc<str> {
     let sane = |id: &&str| {
-        (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+        (1..=MAX_ID).contains(&id.len())
+            && id
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
     };
     match headers.get("X-Request-Id").filter(sane) {
         Some(id) => id.into(),
@@ -82,23 +98,40 @@ fn given<'a>(
     key: &'static str,
 ) -> Option<Given<'a>> {
     match headers.get(header) {
-        Some(text) => Some(Given { text: text.trim(), place: header, param: None }),
-        None => body.map(|text| Given { text: text.trim(), place: key, param: Some(key) }),
+        Some(text) => Some(Given {
+            text: text.trim(),
+            place: header,
+            param: None,
+        }),
+        None => body.map(|text| Given {
+            text: text.trim(),
+            place: key,
+            param: Some(key),
+        }),
     }
 }
 
 impl Given<'_> {
     fn session(self) -> Result<Arc<str>, ApiError> {
-        let sane = (1..=MAX_ID).contains(&self.text.chars().count()) && !self.text.chars().any(char::is_control);
-        if sane { Ok(self.text.into()) } else { Err(self.error("1 to 128 characters without control characters")) }
+        let sane = (1..=MAX_ID).contains(&self.text.chars().count())
+            && !self.text.chars().any(char::is_control);
+        if sane {
+            Ok(self.text.into())
+        } else {
+            Err(self.error("1 to 128 characters without control characters"))
+        }
     }
 
     fn priority(self) -> Result<Priority, ApiError> {
-        self.text.parse().map_err(|_| self.error("high, medium or low (or 1, 2, 3)"))
+        self.text
+            .parse()
+            .map_err(|_| self.error("high, medium or low (or 1, 2, 3)"))
     }
 
     fn duration(self) -> Result<Duration, ApiError> {
-        let parsed = humantime::parse_duration(self.text).ok().filter(|length| !length.is_zero());
+        let parsed = humantime::parse_duration(self.text)
+            .ok()
+            .filter(|length| !length.is_zero());
         parsed.ok_or_else(|| self.error("a duration such as 30s, 500ms or 4m"))
     }
 
@@ -109,6 +142,9 @@ impl Given<'_> {
         };
         let shown: String = self.text.chars().take(60).collect();
         let param = self.param.map(|key| format!("pointsman.{key}"));
-        ApiError::invalid(format!("{place} is {shown:?}; accepted: {accepted}"), param.as_deref())
+        ApiError::invalid(
+            format!("{place} is {shown:?}; accepted: {accepted}"),
+            param.as_deref(),
+        )
     }
 }

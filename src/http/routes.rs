@@ -20,12 +20,22 @@ pub(super) struct Route {
 }
 
 const fn route(method: Method, path: &'static str, operation: bool, answer: Answer) -> Route {
-    Route { method, path, operation, answer }
+    Route {
+        method,
+        path,
+        operation,
+        answer,
+    }
 }
 
 /// The table.
 pub(super) const ROUTES: &[Route] = &[
-    route(Method::Post, "/v1/chat/completions", false, Api::completions),
+    route(
+        Method::Post,
+        "/v1/chat/completions",
+        false,
+        Api::completions,
+    ),
     route(Method::Get, "/v1/models", false, Api::models),
     route(Method::Get, "/v1/models/*", false, Api::model),
     route(Method::Get, "/healthz", true, Api::health),
@@ -53,11 +63,20 @@ const UNSUPPORTED: &[&str] = &[
 ///
 /// # Errors
 /// 404 for a path that no route has, naming the nearest; 405 for a method that the path's routes don't have.
-pub(super) fn find<'p>(method: &Method, path: &'p str) -> Result<(&'static Route, &'p str), ApiError> {
-    let method = if *method == Method::Head { &Method::Get } else { method };
+pub(super) fn find<'p>(
+    method: &Method,
+    path: &'p str,
+) -> Result<(&'static Route, &'p str), ApiError> {
+    let method = if *method == Method::Head {
+        &Method::Get
+    } else {
+        method
+    };
     let mut allowed = Vec::new();
     for route in ROUTES {
-        let Some(rest) = matches(route.path, path) else { continue };
+        let Some(rest) = matches(route.path, path) else {
+            continue;
+        };
         if route.method == *method {
             return Ok((route, rest));
         }
@@ -66,7 +85,10 @@ pub(super) fn find<'p>(method: &Method, path: &'p str) -> Result<(&'static Route
     if allowed.is_empty() {
         return Err(unknown(path));
     }
-    Err(ApiError::method_not_allowed(format!("{path} takes {}, not {method}", allowed.join(" or "))))
+    Err(ApiError::method_not_allowed(format!(
+        "{path} takes {}, not {method}",
+        allowed.join(" or ")
+    )))
 }
 
 fn matches<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
@@ -78,13 +100,16 @@ fn matches<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
 
 fn unknown(path: &str) -> ApiError {
     if UNSUPPORTED.contains(&path) {
-        return ApiError::not_found(format!("{path} is not supported; chat is at POST /v1/chat/completions"));
+        return ApiError::not_found(format!(
+            "{path} is not supported; chat is at POST /v1/chat/completions"
+        ));
     }
     let likeness = |route: &&Route| (strsim::jaro(path, route.path) * 1000.0) as u32;
     match ROUTES.iter().max_by_key(likeness) {
-        Some(nearest) => {
-            ApiError::not_found(format!("there is no {path}; the nearest is {} {}", nearest.method, nearest.path))
-        }
+        Some(nearest) => ApiError::not_found(format!(
+            "there is no {path}; the nearest is {} {}",
+            nearest.method, nearest.path
+        )),
         None => ApiError::not_found(format!("there is no {path}")),
     }
 }
@@ -105,11 +130,23 @@ mod tests {
     fn what_is_not_there_is_said_with_the_nearest_route() {
         let error = find(&Method::Post, "/v1/chat/completion").expect_err("no route");
         assert_eq!(error.status, 404);
-        assert!(error.message.ends_with("POST /v1/chat/completions"), "{}", error.message);
+        assert!(
+            error.message.ends_with("POST /v1/chat/completions"),
+            "{}",
+            error.message
+        );
         let error = find(&Method::Get, "/v1/chat/completions").expect_err("another method");
-        assert_eq!((error.status, error.message.as_str()), (405, "/v1/chat/completions takes POST, not GET"));
+        assert_eq!(
+            (error.status, error.message.as_str()),
+            (405, "/v1/chat/completions takes POST, not GET")
+        );
         let error = find(&Method::Post, "/v1/embeddings").expect_err("unsupported");
         assert!(error.message.contains("not supported"));
-        assert_eq!(find(&Method::Get, "/v1/models/").expect_err("an empty rest").status, 404);
+        assert_eq!(
+            find(&Method::Get, "/v1/models/")
+                .expect_err("an empty rest")
+                .status,
+            404
+        );
     }
 }

@@ -66,9 +66,20 @@ impl ChatSink {
             AnswerForm::Whole => Form::Whole(ReplyBuilder::default()),
             AnswerForm::Stream { include_usage } => Form::Stream(StreamEncoder::new(include_usage)),
         };
-        let speech = Mutex::new(Speech { form, last: clock.now() });
+        let speech = Mutex::new(Speech {
+            form,
+            last: clock.now(),
+        });
         let (verdict, over) = (Mutex::new(None), AtomicBool::new(false));
-        Arc::new(ChatSink { exchange, clock, meta, keepalive, speech, verdict, over })
+        Arc::new(ChatSink {
+            exchange,
+            clock,
+            meta,
+            keepalive,
+            speech,
+            verdict,
+            over,
+        })
     }
 
     /// Stays with the client until its answer is over: tells it verdicts, keeps its stream alive, and ends the job
@@ -101,7 +112,9 @@ impl ChatSink {
     }
 
     fn tell_verdict(&self) {
-        let Some(end) = self.verdict.lock().take() else { return };
+        let Some(end) = self.verdict.lock().take() else {
+            return;
+        };
         match self.speech.try_lock_for(PATIENCE) {
             Some(mut speech) => self.finish(&mut speech, &end),
             None => self.exchange.abort(),
@@ -109,23 +122,32 @@ impl ChatSink {
     }
 
     fn keep_alive(&self) {
-        let Some(mut speech) = self.speech.try_lock() else { return };
+        let Some(mut speech) = self.speech.try_lock() else {
+            return;
+        };
         if self.over.load(Ordering::Acquire) || self.clock.now() < speech.last + self.keepalive {
             return;
         }
         // A failed write has broken the exchange, and the next wait says so.
-        let _ = self.say(&mut speech, comment("keep-alive").as_ref());
+        let mut text = Vec::new();
+        comment("keep-alive", &mut text);
+        let _ = self.say(&mut speech, &text);
     }
 
     /// Says the last word. A failed write has broken the exchange; there is nobody left to tell.
     fn finish(&self, speech: &mut Speech, end: &JobEnd) {
         let spoken = match ApiError::of_verdict(&end.verdict) {
             None => self.finish_well(speech, end),
-            Some(error) if self.exchange.progress() == Progress::Unsent => self.exchange.reply(self.refuse(&error, end)),
+            Some(error) if self.exchange.progress() == Progress::Unsent => {
+                self.exchange.reply(self.refuse(&error, end))
+            }
             Some(error) => self.break_off(&error, end),
         };
         if let Err(error) = spoken {
-            log::debug!("request {}: the answer could not be sent: {error}", self.meta.request_id);
+            log::debug!(
+                "request {}: the answer could not be sent: {error}",
+                self.meta.request_id
+            );
         }
     }
 
@@ -134,13 +156,14 @@ impl ChatSink {
         match &mut speech.form {
             Form::Whole(builder) => {
                 let reply = std::mem::take(builder).finish();
-                let mut response = Response::new(200).with_body("application/json", reply_json(&reply, Some(&object)));
+                let mut response = Response::new(200)
+                    .with_body("application/json", reply_json(&reply, Some(&object)));
                 response.headers.extend(self.meta.headers(Some(end)));
                 self.exchange.reply(response)
             }
             Form::Stream(encoder) => {
                 let mut text = Vec::new();
-                encoder.finish(Some(&object), &mut text);
+                encoder.end(Some(&object), &mut text);
                 self.say(speech, &text)?;
                 self.exchange.finish()
             }
@@ -183,25 +206,24 @@ impl ChatSink {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AnswerForm {
     Whole,
-    Stream {
-        include_usage: bool,
-    },
+    Stream { include_usage: bool },
 }
 
 impl Sink for ChatSink {
     fn call(&self, call: &CallInfo) {
-        self.meta.set_call(call);
+        self.meta.begin(call);
     }
 
     fn piece(&self, piece: Piece) -> Result<(), SinkGone> {
         if self.over.load(Ordering::Acquire) {
             return Err(SinkGone);
         }
+        self.meta.hear(&piece);
         let mut speech = self.speech.lock();
         let mut text = Vec::new();
         match &mut speech.form {
             Form::Whole(builder) => builder.push(piece),
-            Form::Stream(encoder) => encoder.push(piece, &mut text),
+            Form::Stream(encoder) => encoder.piece(&piece, &mut text),
         }
         self.say(&mut speech, &text).map_err(|_| SinkGone)
     }
@@ -215,6 +237,9 @@ impl Sink for ChatSink {
                 self.exchange.notify();
             }
         }
-        debug_assert!(end.verdict != Verdict::Completed || speaker == Speaker::Worker, "only the worker completes");
+        debug_assert!(
+            end.verdict != Verdict::Completed || speaker == Speaker::Worker,
+            "only the worker completes"
+        );
     }
 }

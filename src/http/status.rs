@@ -86,7 +86,10 @@ impl Api {
         let now = self.clock.now();
         let events = self.lifecycle.of_request(visit.rest(), now);
         if events.is_empty() {
-            return Err(ApiError::not_found(format!("no request {:?} is remembered", visit.rest())));
+            return Err(ApiError::not_found(format!(
+                "no request {:?} is remembered",
+                visit.rest()
+            )));
         }
         let steps: Vec<Value> = events
             .iter()
@@ -103,17 +106,31 @@ impl Api {
                 })
             })
             .collect();
-        let active = self.engine.requests().iter().find(|view| *view.request_id == *visit.rest()).map(request);
-        visit.json(200, &json!({ "request_id": visit.rest(), "steps": steps, "active": active }))
+        let active = self
+            .engine
+            .requests()
+            .iter()
+            .find(|view| *view.request_id == *visit.rest())
+            .map(request);
+        visit.json(
+            200,
+            &json!({ "request_id": visit.rest(), "steps": steps, "active": active }),
+        )
     }
 
     /// `DELETE /api/requests/{id}`: ends a request, in line or in its call.
     pub(super) fn cancel(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
         let count = self.engine.cancel(visit.rest(), CancelReason::Requested);
         if count == 0 {
-            return Err(ApiError::not_found(format!("no request {:?} is active", visit.rest())));
+            return Err(ApiError::not_found(format!(
+                "no request {:?} is active",
+                visit.rest()
+            )));
         }
-        visit.json(200, &json!({ "request_id": visit.rest(), "cancelled": count }))
+        visit.json(
+            200,
+            &json!({ "request_id": visit.rest(), "cancelled": count }),
+        )
     }
 
     fn providers_json(&self, snapshot: &Snapshot) -> Value {
@@ -147,7 +164,10 @@ pub(super) fn phases(phases: &Phases) -> Value {
 fn classes(snapshot: &Snapshot) -> Value {
     let class = |priority: Priority| {
         let view = snapshot.core.classes[priority.index()];
-        (priority.to_string(), json!({ "waiting": view.waiting, "oldest_s": seconds(view.oldest) }))
+        (
+            priority.to_string(),
+            json!({ "waiting": view.waiting, "oldest_s": seconds(view.oldest) }),
+        )
     };
     Value::Object(Priority::ALL.map(class).into_iter().collect())
 }

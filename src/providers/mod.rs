@@ -28,9 +28,6 @@ mod trouble;
 pub use operation::{ChosenTimeout, Kind, Operation, choose_timeout, prompt_tokens};
 pub use registry::{Offer, Providers};
 
-#[allow(dead_code, reason = "the wires that call it come after it")]
-mod transport;
-
 use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Duration;

@@ -1,1 +1,1 @@
-
+//! The OpenAI client against scripted peers.

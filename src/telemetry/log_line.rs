@@ -16,6 +16,8 @@ use crate::telemetry::Step;
 
 /// Characters of one value; longer ones are cut and end in `...`.
 const MAX_VALUE: usize = 300;
+/// The log's name for these lines, to filter by.
+const TARGET: &str = "pointsman::request";
 
 /// What the log says of one request.
 ///
@@ -85,9 +87,14 @@ impl<'a> RequestLine<'a> {
         }
     }
 
+    /// Whether the log takes such lines: making one costs more than asking.
+    pub fn is_wanted() -> bool {
+        log::log_enabled!(target: TARGET, log::Level::Info)
+    }
+
     /// Writes the line to the log, at `info`, with the target `pointsman::request`.
     pub fn log(&self) {
-        log::info!(target: "pointsman::request", "{self}");
+        log::info!(target: TARGET, "{self}");
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{check, refusals};
 
 #[test]
-fn a_value_out_of_range_or_of_the_wrong_type_says_what_is_accepted() {
+fn a_number_out_of_range_or_of_another_type_says_what_is_accepted() {
     let whole = "accepted is a whole number from 1 to 4096";
     check(
         "limits.global = 0",
@@ -29,6 +29,10 @@ fn a_value_out_of_range_or_of_the_wrong_type_says_what_is_accepted() {
         "limits.global = 99999999999999999999999999999999999999999",
         &format!("test.toml:1: limits.global: found {}, {whole}", i128::MAX),
     );
+}
+
+#[test]
+fn any_value_that_is_not_accepted_says_what_is() {
     check(
         "queue.weights = { low = 0 }",
         "test.toml:1: queue.weights.low: found 0, accepted is a whole number from 1 to 1000",
