@@ -3,7 +3,7 @@
 //! | file | what it answers for |
 //! |---|---|
 //! | `registry.rs` | all providers of a configuration, by name |
-//! | `operation.rs` | how long a request may take |
+//! | `operation.rs`, `prompt.rs` | how long a request may take, and how long its prompt is |
 //! | `openai.rs` | one call over the OpenAI wire, whoever the provider is |
 //! | `dialect.rs`, `kimi.rs`, `glm.rs` | what each provider does its own way: parameters, web search, errors |
 //! | `search.rs` | web searches that a provider has us echo |
@@ -17,6 +17,7 @@ mod glm;
 mod kimi;
 mod openai;
 mod operation;
+mod prompt;
 mod registry;
 mod search;
 #[cfg(test)]
@@ -25,7 +26,8 @@ mod testing;
 mod transport;
 mod trouble;
 
-pub use operation::{ChosenTimeout, Kind, Operation, choose_timeout, prompt_tokens};
+pub use operation::{ChosenTimeout, Kind, Operation, choose_timeout};
+pub use prompt::prompt_tokens;
 pub use registry::{Offer, Providers};
 
 use std::fmt;

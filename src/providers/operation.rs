@@ -6,16 +6,15 @@
 //! | no | the longer of the kind's (`timeouts.normal`, `streaming`, `continuation`) and the row of the provider's table |
 //!
 //! The table has a row for each [`Operation`]. A prompt of more than `timeouts.long_prompt_tokens` takes the next longer
-//! row. How many tokens a prompt has is only guessed: a token is about four bytes of text.
+//! row. How many tokens a prompt has is only guessed: see [`prompt_tokens`].
 
 use std::fmt;
 use std::time::Duration;
 
-use crate::chat::{ChatRequest, Content};
+use crate::chat::ChatRequest;
 use crate::config::{self, Model, OperationTimeouts, Thinking, Timeouts};
 
-/// Bytes of text that make a token, roughly: true of English, on the safe side for other languages' UTF-8.
-const BYTES_PER_TOKEN: u64 = 4;
+use super::prompt::prompt_tokens;
 
 /// What a request asks for, as far as it matters for how long it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -177,29 +176,6 @@ fn next_longer(row: Duration, table: &OperationTimeouts) -> Duration {
     ];
     let longer = rows.into_iter().filter(|other| *other > row);
     longer.min().unwrap_or(row)
-}
-
-/// About how many tokens the prompt has: its messages' text and the tools' names, at four bytes each.
-pub fn prompt_tokens(request: &ChatRequest) -> u64 {
-    let bytes = request.messages.iter().map(|message| {
-        let calls = message.tool_calls.iter();
-        let calls: usize = calls
-            .map(|call| call.name.len() + call.arguments.len())
-            .sum();
-        let reasoning = message.reasoning.as_ref().map_or(0, String::len);
-        content_bytes(message.content.as_ref()) + reasoning + calls
-    });
-    let bytes: usize = bytes.sum();
-    (bytes as u64).div_ceil(BYTES_PER_TOKEN)
-}
-
-fn content_bytes(content: Option<&Content>) -> usize {
-    let text = |part: &serde_json::Value| Some(part.get("text")?.as_str()?.len());
-    match content {
-        None => 0,
-        Some(Content::Text(text)) => text.len(),
-        Some(Content::Parts(parts)) => parts.iter().filter_map(text).sum(),
-    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@
 //! nobody takes a made-up answer for a model's. It is never a stand-in for a model of the same name elsewhere.
 
 mod auto;
-mod estimate;
 mod offer;
 mod router;
 #[cfg(test)]

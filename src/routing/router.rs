@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::chat::ChatRequest;
 use crate::config::{Config, Provider};
+use crate::providers::prompt_tokens;
 use crate::routing::offer::Offer;
-use crate::routing::{Route, RouteError, auto, estimate};
+use crate::routing::{Route, RouteError, auto};
 
 /// The name that leaves the choice to us.
 const AUTO: &str = "auto";
@@ -56,7 +57,7 @@ impl Router {
     /// model that was named isn't refused here: its length is only estimated, and the provider knows.
     pub fn route(&self, request: &ChatRequest) -> Result<Route, RouteError> {
         match request.model.as_str() {
-            AUTO => auto::choose(&self.offers, estimate::prompt_tokens(request)),
+            AUTO => auto::choose(&self.offers, prompt_tokens(request)),
             name => match self.explicit(name).or_else(|| self.bare(name)) {
                 Some((offer, model)) => offer.route(model, "asked for by name".to_string()),
                 None => Err(self.unknown(name)),

@@ -20,7 +20,7 @@ use crate::clock::{SharedClock, Time};
 use crate::config::{self, Model, Thinking, Timeouts};
 use std::time::Duration;
 
-use super::operation::prompt_tokens;
+use super::prompt::prompt_tokens;
 use super::{Call, ErrorClass, OnPiece, Provider, ProviderError, model_name};
 
 use script::Script;

@@ -13,7 +13,7 @@ const TOKENS_PER_PART: u64 = 1024;
 
 /// About how many tokens the prompt has: what is said, thought, called and offered as tools. The bound on the answer is not
 /// counted: it is a bound, not a need.
-pub(super) fn prompt_tokens(request: &ChatRequest) -> u64 {
+pub fn prompt_tokens(request: &ChatRequest) -> u64 {
     let messages = request.messages.iter().map(message_bytes);
     let tools = request.tools.iter().map(tool_bytes);
     let bytes: u64 = messages.chain(tools).sum();
