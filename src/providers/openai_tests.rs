@@ -65,8 +65,10 @@ impl Peer {
                 let _ = say.send(Seen::Gone);
             }
         };
-        let thread = std::thread::Builder::new().name("test-peer".into());
-        thread.spawn(serve).expect("thread starts");
+        std::thread::Builder::new()
+            .name("test-peer".into())
+            .spawn(serve)
+            .expect("thread starts");
         Peer { url, seen }
     }
 
