@@ -1,13 +1,65 @@
 //! What can be set: every bound of pointsman is a knob here, with its unit, default and range.
+//!
+//! ```text
+//! config.toml --parse--> tree of values, each with its place --+
+//! POINTSMAN_LIMITS__GLOBAL=24 ------- laid over it ------------+--> read, section by section --> Config
+//! --profile, --listen --------------- laid over that ----------+         (range, default)        or every problem
+//! ```
+//!
+//! The tree is read after everything was laid over it, so a profile that comes from the command line sets the
+//! defaults of whatever the file leaves out, and what is said explicitly, anywhere, wins over every profile.
+//!
+//! **A knob is one line** in the `read` of its part: name, range, default. What nobody reads is an unknown key. What
+//! is not accepted is noted and the default read in its place, so that one start shows all problems; no [`Config`]
+//! comes of it. `config.toml` shows every knob; tests hold it against what is read here, in both directions.
+//!
+//! **Keys of providers** are not knobs: knobs say where a key is. A key is in [`Provider::api_key`] and nowhere else;
+//! no `Debug`, no error and no advice has it, and what could be a key in the wrong place is not shown either.
 
+mod document;
+mod engine;
+mod environment;
+mod error;
+mod file;
+mod limits;
+mod load;
+mod log;
+mod priority;
+mod profile;
 mod provider;
+mod queue;
+mod report;
+mod routing;
+mod section;
 mod server;
+mod telemetry;
+#[cfg(test)]
+mod tests;
+mod timeouts;
+mod value;
+mod word;
 
+pub use engine::Engine;
+pub use environment::Environment;
+pub use error::{ConfigError, NotAccepted, Place, Problem};
+pub use limits::Limits;
+pub use load::{Loader, Overrides};
+pub use log::Log;
+pub use priority::Priority;
+pub use profile::Profile;
 pub use provider::{Model, OperationTimeouts, Pool, Provider, ProviderKind, Thinking};
+pub use queue::{Queue, Weights};
+pub use routing::Routing;
 pub use server::{Listen, Server};
+pub use telemetry::Telemetry;
+pub use timeouts::Timeouts;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
+
+use provider::{Providers, Surroundings};
+use section::Section;
 
 /// The whole configuration, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,136 +76,112 @@ pub struct Config {
     pub queue: Queue,
     /// By kind of request.
     pub timeouts: Timeouts,
-    /// By name.
+    /// By name; those that are switched off are left out.
     pub providers: BTreeMap<String, Provider>,
+    /// Who answers `auto`.
+    pub routing: Routing,
     /// The lifecycle log in memory.
     pub telemetry: Telemetry,
     /// What is written to standard error.
     pub log: Log,
 }
 
-/// A set of defaults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Profile {
-    /// One developer's box.
-    Dev,
-    /// Several agents at once, before an audience.
-    Demo,
-    /// A shared box.
-    Prod,
-    /// Embedded provider only, free port, nothing kept.
-    Test,
-}
+impl Config {
+    /// Reads a file, under the environment of this process.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        Loader::of_process().load(path.as_ref())
+    }
 
-/// How urgent a job is. The order of the variants is the order of urgency.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub enum Priority {
-    /// Somebody waits for it (1).
-    High,
-    /// Background work (2).
-    #[default]
-    Medium,
-    /// Maintenance (3).
-    Low,
-}
+    /// Reads `path`, else `./config.toml`, else starts from the built-in defaults; under the environment of this
+    /// process.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn find(path: Option<&Path>) -> Result<Self, ConfigError> {
+        Loader::of_process().find(path)
+    }
 
-impl Priority {
-    /// All, most urgent first.
-    pub const ALL: [Priority; 3] = [Priority::High, Priority::Medium, Priority::Low];
+    /// Reads a text, under an empty environment: the same text gives the same configuration everywhere, and keys are
+    /// found in files alone. `name` is what errors call the text. With an environment: [`Loader::from_toml`].
+    ///
+    /// # Errors
+    /// [`ConfigError::Refused`]
+    pub fn from_toml(text: &str, name: &str) -> Result<Self, ConfigError> {
+        Loader::default().from_toml(text, name)
+    }
 
-    /// 0 for the most urgent.
-    pub const fn index(self) -> usize {
-        self as usize
+    /// The defaults of a profile, under an empty environment.
+    pub fn builtin(profile: Profile) -> Self {
+        let overrides = Overrides {
+            profile: Some(profile),
+            listen: None,
+        };
+        let loader = Loader::default().overrides(overrides);
+        let config = loader.from_toml("", "");
+        config.expect("the defaults of every profile are accepted")
+    }
+
+    fn read(root: &mut Section<'_>, environment: &Environment) -> Self {
+        let profile = root.parsed("profile").unwrap_or_default();
+        let limits = root.section("limits", |section| Limits::read(section, profile));
+        let timeouts = root.section("timeouts", Timeouts::read);
+        let around = Surroundings {
+            profile,
+            global: limits.global,
+            shortest: timeouts.shortest(),
+        };
+        let mut providers = root.section("providers", |section| Providers::read(section, around));
+        providers.find_keys(environment);
+        if providers.on.is_empty() {
+            root.refuse(
+                "providers",
+                "all of them are switched off, accepted is at least one that is on",
+            );
+        }
+        let config = Config {
+            profile,
+            server: root.section("server", |section| Server::read(section, profile)),
+            engine: root.section("engine", Engine::read),
+            queue: root.section("queue", |section| Queue::read(section, profile)),
+            routing: root.section("routing", |section| {
+                Routing::read(section, &providers.on, &providers.off)
+            }),
+            telemetry: root.section("telemetry", Telemetry::read),
+            log: root.section("log", |section| Log::read(section, profile)),
+            limits,
+            timeouts,
+            providers: providers.on,
+        };
+        config.check(root);
+        config
+    }
+
+    /// What two parts say together; what one part says alone is checked in its own file.
+    fn check(&self, root: &mut Section<'_>) {
+        if self.queue.max_bytes < self.server.max_body {
+            root.refuse_pair(
+                "queue.max_bytes",
+                "server.max_body",
+                "is below server.max_body, so that the largest request could never wait",
+            );
+        }
     }
 }
 
-/// `[engine]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct Engine {
-    /// Threads that run jobs; `None`: as many as the global limit.
-    pub workers: Option<usize>,
+/// More calls in flight than this is a typing error, not a box.
+const MAX_IN_FLIGHT: usize = 4096;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+const HOUR: Duration = secs(3600);
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
 }
 
-/// `[limits]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct Limits {
-    /// Calls in flight in all.
-    pub global: usize,
-    /// Calls in flight of one session.
-    pub session: usize,
-    /// Sessions with running jobs at once.
-    pub sessions: usize,
-    /// A session unused for so long is forgotten.
-    pub session_idle: Duration,
-    /// How long a session keeps its place while one session too many waits for it.
-    pub session_turn: Duration,
-}
-
-/// `[queue]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct Queue {
-    /// Waiting jobs in all.
-    pub capacity: usize,
-    /// Waiting jobs of one session for one target.
-    pub per_session: usize,
-    /// Bytes of waiting requests in all.
-    pub max_bytes: usize,
-    /// The part of `capacity` that one provider may fill, 0.0 to 1.0.
-    pub provider_share: f64,
-    /// Nobody waits longer.
-    pub timeout: Duration,
-    /// Shares of service by class.
-    pub weights: Weights,
-    /// Backpressure starts at this part of `capacity`.
-    pub pressure_on: f64,
-    /// Backpressure ends at this part of `capacity`.
-    pub pressure_off: f64,
-}
-
-/// Shares of service by class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Weights {
-    /// Of [`Priority::High`].
-    pub high: u32,
-    /// Of [`Priority::Medium`].
-    pub medium: u32,
-    /// Of [`Priority::Low`].
-    pub low: u32,
-}
-
-/// `[timeouts]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct Timeouts {
-    /// A request that wants one body.
-    pub normal: Duration,
-    /// A request that wants a stream.
-    pub streaming: Duration,
-    /// A request that continues a conversation.
-    pub continuation: Duration,
-    /// Name lookup, TCP and TLS.
-    pub connect: Duration,
-    /// Silence between two pieces of an answer.
-    pub idle: Duration,
-    /// Until the first byte of an answer; `None`: the deadline.
-    pub first_byte: Option<Duration>,
-    /// The longest deadline that a caller may ask for.
-    pub max: Duration,
-    /// A prompt of more tokens than this takes the next longer row of a provider's table.
-    pub long_prompt_tokens: u64,
-}
-
-/// `[telemetry]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct Telemetry {
-    /// Lifecycle events kept in memory.
-    pub max_events: usize,
-    /// Lifecycle events are forgotten after so long.
-    pub max_age: Duration,
-}
-
-/// `[log]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct Log {
-    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter in env_logger's form.
-    pub level: String,
+const fn millis(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
 }

@@ -4,27 +4,35 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::task::Task;
+use crate::admission::Refusal;
 use crate::cancel::{CancelReason, CancelToken};
-use crate::chat::{ChatRequest, Piece};
+use crate::chat::Piece;
 use crate::clock::Time;
 use crate::config::Priority;
-use crate::providers::ProviderError;
+use crate::providers::{ErrorClass, ProviderError};
 
 /// A run to submit.
 #[derive(Debug)]
 pub struct JobSpec {
-    /// What is asked.
-    pub request: Arc<ChatRequest>,
+    /// What is run, once per call.
+    pub task: Box<dyn Task>,
+    /// The name of the provider whose slots it needs.
+    pub provider: String,
+    /// The model that it asks for, for those who look.
+    pub model: String,
     /// The id that the caller and the log know it by.
-    pub request_id: String,
-    /// The named session that it belongs to, if any.
-    pub session: Option<String>,
+    pub request_id: Arc<str>,
+    /// Whose job it is.
+    pub owner: Owner,
     /// How urgent it is.
     pub priority: Priority,
     /// When its request was received: its phases count from here.
     pub received: Time,
     /// When its answer is due.
     pub deadline: Time,
+    /// How that deadline was chosen, for the log.
+    pub deadline_reason: Arc<str>,
     /// Said when the answer is not wanted any more.
     pub cancel: CancelToken,
     /// Who is told.
@@ -33,10 +41,32 @@ pub struct JobSpec {
     pub bytes: usize,
 }
 
-/// Who is told of a job's progress. Exactly one `end`, and no `piece` after it.
+/// Whose job it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// A named session: it has a limit of its own, and takes one of the places for sessions.
+    Session(Arc<str>),
+    /// Nobody in particular: one line for all such jobs under this name (an API key's, or the empty one).
+    Anonymous(Arc<str>),
+}
+
+impl Owner {
+    /// The session's name, if there is one.
+    pub fn session(&self) -> Option<&Arc<str>> {
+        match self {
+            Owner::Session(name) => Some(name),
+            Owner::Anonymous(_) => None,
+        }
+    }
+}
+
+/// Who is told of a job's progress.
+///
+/// `end` comes exactly once. It may come, from another thread and with [`Speaker::Other`], while `piece` runs on the
+/// worker's thread, and a piece that was under way may still come just after it: a sink ignores pieces after the end.
 pub trait Sink: fmt::Debug + Send + Sync {
-    /// Where the call is made: told before the first piece.
-    fn call(&self, call: &Call);
+    /// A call begins: told before its first piece, on the worker's thread.
+    fn call(&self, call: &CallInfo);
 
     /// A piece of the answer, on the worker's thread; it may block, for a bounded time.
     ///
@@ -46,7 +76,7 @@ pub trait Sink: fmt::Debug + Send + Sync {
 
     /// The end. With [`Speaker::Worker`] it is told on the worker's thread and may block, for a bounded time; with
     /// [`Speaker::Other`] it must not block.
-    fn end(&self, end: JobEnd, speaker: Speaker);
+    fn end(&self, end: &JobEnd, speaker: Speaker);
 }
 
 /// Whose thread speaks.
@@ -62,13 +92,27 @@ pub enum Speaker {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SinkGone;
 
+/// Tells nobody: for jobs whose handle is all that anyone looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct NullSink;
+
+impl Sink for NullSink {
+    fn call(&self, _call: &CallInfo) {}
+
+    fn piece(&self, _piece: Piece) -> Result<(), SinkGone> {
+        Ok(())
+    }
+
+    fn end(&self, _end: &JobEnd, _speaker: Speaker) {}
+}
+
 /// One try at a provider, for those who are told.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Call {
+pub struct CallInfo {
     /// The provider's name.
-    pub provider: String,
+    pub provider: Arc<str>,
     /// The model's name at the provider.
-    pub model: String,
+    pub model: Arc<str>,
     /// Which try it is, from 1.
     pub attempt: u32,
 }
@@ -79,7 +123,7 @@ pub struct JobEnd {
     /// How.
     pub verdict: Verdict,
     /// The last call made, if any.
-    pub call: Option<Call>,
+    pub call: Option<CallInfo>,
     /// Where the time went.
     pub phases: Phases,
 }
@@ -96,26 +140,79 @@ pub enum Verdict {
     /// It waited in line for longer than the queue timeout.
     QueueTimeout,
     /// Its deadline passed.
-    Expired,
+    Expired(Phase),
     /// Somebody cancelled it.
     Cancelled(CancelReason),
-    /// It was not taken in.
+    /// It was not taken in, or had to give way.
     Refused(Refusal),
 }
 
-/// Why a job was not taken in.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Refusal {
-    /// In words that a client may read.
-    pub message: String,
-    /// When to come again; `None` where that can't help.
-    pub retry_after: Option<Duration>,
+/// How far a job had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// It waited in line.
+    Queue,
+    /// Its call had no connection yet.
+    Connect,
+    /// Its call had no answer yet.
+    FirstByte,
+    /// Its answer was coming in.
+    Body,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Queue => "queue",
+            Phase::Connect => "connect",
+            Phase::FirstByte => "first byte",
+            Phase::Body => "body",
+        })
+    }
+}
+
+impl Verdict {
+    /// What a call's failure means for its job: a call that was cancelled did not fail.
+    pub(super) fn of_failure(error: ProviderError, phase: Phase) -> Verdict {
+        match error.class {
+            ErrorClass::Cancelled(CancelReason::Deadline) => Verdict::Expired(phase),
+            ErrorClass::Cancelled(reason) => Verdict::Cancelled(reason),
+            _ => Verdict::Failed(error),
+        }
+    }
+
+    /// One word for the log.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Verdict::Completed => "completed",
+            Verdict::Failed(_) | Verdict::Panicked(_) => "error",
+            Verdict::QueueTimeout | Verdict::Expired(_) => "timeout",
+            Verdict::Cancelled(_) => "cancelled",
+            Verdict::Refused(_) => "refused",
+        }
+    }
+
+    /// Why, in words for the log; empty for a job that completed.
+    pub fn reason(&self) -> String {
+        match self {
+            Verdict::Completed => String::new(),
+            Verdict::Failed(error) => match &error.detail {
+                Some(detail) => format!("{error} ({detail})"),
+                None => error.to_string(),
+            },
+            Verdict::Panicked(message) => format!("panicked: {message}"),
+            Verdict::QueueTimeout => "queue timeout".into(),
+            Verdict::Expired(phase) => format!("deadline exceeded in phase: {phase}"),
+            Verdict::Cancelled(reason) => reason.to_string(),
+            Verdict::Refused(refusal) => refusal.reason.to_string(),
+        }
+    }
 }
 
 /// Where the time went. Zero where a phase was not reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Phases {
-    /// In line.
+    /// From the receipt of the request until a worker began, or the end.
     pub queue: Duration,
     /// From the start of the call until its connection stood.
     pub connect: Duration,

@@ -1,5 +1,329 @@
-//! The shell around the admission core: workers, watchdog, jobs and their handles.
+//! The engine: workers, watchdog and jobs around the admission core.
+//!
+//! # What happens to a job
+//!
+//! ```text
+//!  submit --> Waiting --start--> Allocated --begin--> Processing --+--> Completed | Error
+//!     |          |                   |                    |        |
+//!     |          +-------------------+--------------------+--------+--> Timeout | Cancelled
+//!     +--> Refused                                                      (its call, if any, is interrupted)
+//! ```
+//!
+//! The core moves it on at every arrow but *begin* and the way to Completed or Error: these the worker moves. The
+//! first event under the core's lock that ends a job wins, and only its word reaches the job's [`Sink`], exactly once.
+//!
+//! # Threads
+//!
+//! | name | what | bound |
+//! |---|---|---|
+//! | `pointsman-worker-N` | runs one call at a time | `engine.workers` |
+//! | `pointsman-watchdog` | ends what is late | 1 |
+//!
+//! They share the core under its lock and the ready channels, and nothing else. See [`shell`] for the races.
+//!
+//! # Stopping
+//!
+//! [`Engine::quiesce`] refuses the new and gives the rest until a point in time; [`Engine::stop`] does that and waits.
+//! What has not ended by then is ended by the core, its calls are interrupted, and the threads are joined. A worker
+//! that does not come back even then is left behind, counted and said in the log: nothing waits for it.
 
+mod handle;
 mod job;
+mod live;
+mod permit;
+mod plan;
+mod report;
+mod sessions;
+mod settings;
+mod shell;
+mod snapshot;
+mod task;
+mod watchdog;
+mod worker;
 
-pub use job::{Call, JobEnd, JobSpec, Phases, Refusal, Sink, SinkGone, Speaker, Verdict};
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+
+use self::live::LiveJob;
+use self::plan::Planner;
+use self::sessions::{Seat, SessionTable};
+use self::shell::{Shell, Target};
+use self::worker::Source;
+use crate::admission::{Core, Event, Submission, TargetId};
+use crate::cancel::CancelReason;
+use crate::chat::ChatRequest;
+use crate::clock::{SharedClock, Time};
+use crate::config::Config;
+use crate::providers::Provider;
+use crate::routing::Router;
+use crate::telemetry::LifecycleLog;
+
+pub use crate::admission::{ClassView, CoreView, ProviderView, Refusal, RefusalReason};
+pub use crate::providers::{ErrorClass, ProviderError};
+pub use crate::routing::{ModelInfo, RouteError as PlanError};
+pub use handle::JobHandle;
+pub use job::{
+    CallInfo, JobEnd, JobSpec, NullSink, Owner, Phase, Phases, Sink, SinkGone, Speaker, Verdict,
+};
+pub use plan::{Ask, Plan};
+pub use snapshot::{RequestView, Snapshot};
+pub use task::{ChatTask, FnTask, Task, TaskContext};
+
+/// How long a worker has to come back after its call was interrupted, when the engine stops.
+const COME_BACK: Duration = Duration::from_secs(1);
+
+/// Runs jobs under slots, deadlines and a watchdog.
+pub struct Engine {
+    shell: Arc<Shell>,
+    planner: Planner,
+    workers: usize,
+    threads: Mutex<Option<Threads>>,
+}
+
+/// The threads, and the word that sends them home.
+struct Threads {
+    quit: Sender<()>,
+    /// Closed when the last worker has gone.
+    gone: Receiver<()>,
+    workers: Vec<JoinHandle<()>>,
+    watchdog: JoinHandle<()>,
+}
+
+impl Engine {
+    /// Starts workers and watchdog for these providers, each under its name in the configuration.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start(
+        config: &Config,
+        clock: SharedClock,
+        providers: Vec<(Arc<str>, Arc<dyn Provider>)>,
+        router: Router,
+        lifecycle: Arc<LifecycleLog>,
+    ) -> io::Result<Engine> {
+        let names: Vec<Arc<str>> = providers.iter().map(|(name, _)| name.clone()).collect();
+        let settings = settings::settings(config, &names);
+        let workers = settings.workers.min(settings.global);
+        let mut core = Core::new(settings);
+        let targets = providers
+            .into_iter()
+            .enumerate()
+            .map(|(index, (name, provider))| Target {
+                name,
+                provider,
+                stage: core.stage(&[TargetId(index as u32)]),
+            });
+        let targets = targets.collect();
+        let channels: [_; 3] = std::array::from_fn(|_| bounded(workers));
+        let (quit, on_quit) = bounded(0);
+        let [high, medium, low] = channels.each_ref().map(|(_, receiver)| receiver.clone());
+        let source = Source {
+            high,
+            medium,
+            low,
+            quit: on_quit,
+        };
+        let sessions = Arc::new(SessionTable::new(config.limits.session_idle));
+        let ready = channels.map(|(sender, _)| sender);
+        let shell = Arc::new(Shell::new(clock, core, ready, targets, sessions, lifecycle));
+        let threads = Threads::start(&shell, &source, quit, workers)?;
+        Ok(Engine {
+            shell,
+            planner: Planner::new(config, router),
+            workers,
+            threads: Mutex::new(Some(threads)),
+        })
+    }
+
+    /// Finds out where a chat goes, until when, and why.
+    ///
+    /// # Errors
+    /// No such model, nobody to call, or a prompt too long for `auto`.
+    pub fn plan(&self, request: ChatRequest, ask: &Ask) -> Result<Plan, PlanError> {
+        self.planner.plan(request, ask)
+    }
+
+    /// All models that are listed, in the order of preference.
+    pub fn models(&self) -> Vec<ModelInfo> {
+        self.planner.models()
+    }
+
+    /// Takes a job. Whatever becomes of it, refusal included, its sink and its handle are told.
+    ///
+    /// # Errors
+    /// [`UnknownProvider`] if `spec.provider` was not among those that the engine was started with.
+    pub fn submit(&self, spec: JobSpec) -> Result<JobHandle, UnknownProvider> {
+        let shell = &self.shell;
+        let found = shell
+            .targets
+            .iter()
+            .position(|target| *target.name == *spec.provider);
+        let target = found.ok_or_else(|| UnknownProvider(spec.provider.clone()))?;
+        let id = shell.next_job();
+        let seat = Seat::take(&shell.sessions, &spec.owner, &shell.clock);
+        let submission = Submission {
+            job: id,
+            route: vec![shell.targets[target].stage],
+            flow: seat.flow,
+            session: spec.owner.session().is_some(),
+            class: spec.priority,
+            deadline: spec.deadline,
+            bytes: spec.bytes,
+        };
+        let cancel = spec.cancel.clone();
+        let job = Arc::new(LiveJob::new(
+            id,
+            spec,
+            target,
+            seat,
+            Arc::clone(&shell.clock),
+        ));
+        report::received(shell, &job);
+        shell.submit(Arc::clone(&job), submission);
+        let handle = JobHandle {
+            shell: Arc::downgrade(shell),
+            clock: Arc::clone(&shell.clock),
+            job,
+        };
+        let canceller = handle.clone();
+        handle
+            .job
+            .listen(&cancel, move |reason| canceller.cancel(reason));
+        Ok(handle)
+    }
+
+    /// Slots, lines and workers at this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        snapshot::take(&self.shell, self.workers)
+    }
+
+    /// The jobs that have not ended, oldest first.
+    pub fn requests(&self) -> Vec<RequestView> {
+        snapshot::requests(&self.shell)
+    }
+
+    /// Ends the jobs of a request, in line or in their call. Returns how many there were.
+    pub fn cancel(&self, request_id: &str, reason: CancelReason) -> usize {
+        let jobs = self
+            .shell
+            .live()
+            .into_iter()
+            .filter(|job| *job.request_id == *request_id);
+        jobs.map(|job| self.shell.step(Event::Cancel(job.id, reason), None))
+            .count()
+    }
+
+    /// Compares what is counted with what is there.
+    ///
+    /// # Errors
+    /// In words, what does not agree.
+    pub fn audit(&self) -> Result<(), String> {
+        self.shell.look(|core, _| core.audit())
+    }
+
+    /// Takes nothing new from now on; what has not ended by `until` is ended then.
+    pub fn quiesce(&self, until: Time) {
+        self.shell.step(Event::Stop { until }, None);
+    }
+
+    /// Quiesces, waits at most `grace` for what runs, ends the rest, and joins the threads. Further calls do nothing.
+    pub fn stop(&self, grace: Duration) {
+        let until = self.shell.clock.now() + grace;
+        self.quiesce(until);
+        self.shell.wait_until_empty(until + COME_BACK);
+        let threads = self.threads.lock().take();
+        if let Some(threads) = threads {
+            threads.stop(&self.shell);
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO);
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A job named a provider that the engine does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no provider named {0:?}")]
+pub struct UnknownProvider(pub String);
+
+impl Threads {
+    fn start(
+        shell: &Arc<Shell>,
+        source: &Source,
+        quit: Sender<()>,
+        workers: usize,
+    ) -> io::Result<Threads> {
+        let (alive, gone) = bounded::<()>(0);
+        let watched = Arc::clone(shell);
+        let watchdog = Builder::new()
+            .name("pointsman-watchdog".into())
+            .spawn(move || watchdog::run(&watched))?;
+        let workers = (0..workers).map(|index| {
+            let (shell, source, alive) = (Arc::clone(shell), source.clone(), alive.clone());
+            Builder::new()
+                .name(format!("pointsman-worker-{index}"))
+                .spawn(move || {
+                    worker::run(&shell, &source);
+                    drop(alive);
+                })
+        });
+        Ok(Threads {
+            quit,
+            gone,
+            workers: workers.collect::<io::Result<_>>()?,
+            watchdog,
+        })
+    }
+
+    fn stop(self, shell: &Shell) {
+        drop(self.quit);
+        // Nothing is ever sent: the wait ends when the last worker drops its end, or the time is up.
+        let all_gone = self
+            .gone
+            .recv_timeout(COME_BACK)
+            .is_err_and(|error| error.is_disconnected());
+        shell.alarm.stop();
+        join(self.watchdog);
+        let (gone, stuck): (Vec<_>, Vec<_>) = self
+            .workers
+            .into_iter()
+            .partition(|worker| all_gone || worker.is_finished());
+        gone.into_iter().for_each(join);
+        if !stuck.is_empty() {
+            log::error!(
+                "{} workers did not come back from an interrupted call and are left behind",
+                stuck.len()
+            );
+        }
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    let name = thread.thread().name().unwrap_or("unnamed").to_owned();
+    if thread.thread().id() == std::thread::current().id() {
+        return;
+    }
+    if thread.join().is_err() {
+        log::error!("thread {name} panicked");
+    }
+}

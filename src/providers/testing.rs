@@ -37,6 +37,7 @@ pub(super) fn provider(name: &str, kind: ProviderKind) -> config::Provider {
         api_key_env: None,
         api_key_file: None,
         api_key: None,
+        api_key_problem: None,
         max_inflight: 4,
         pool: Pool {
             max_connections: 4,

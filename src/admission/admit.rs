@@ -1,0 +1,248 @@
+//! Arrivals: at once, into line, or refused; and the counters of what waits.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::queue::{Candidate, Line};
+use super::state::{Core, Job};
+use super::{
+    Action, ClassId, Ending, JobId, ProviderId, Refusal, RefusalReason, SLICE, Step, Submission,
+};
+use crate::cancel::CancelReason;
+use crate::clock::Time;
+
+impl Core {
+    pub(super) fn submit(&mut self, submission: Submission, now: Time, actions: &mut Vec<Action>) {
+        let id = submission.job;
+        if self.stop.is_some() {
+            let refused = self.refusal(RefusalReason::Stopping, now);
+            return self.act(id, Step::End(refused), actions);
+        }
+        if submission.deadline <= now {
+            return self.act(id, Step::End(Ending::Expired), actions);
+        }
+        let job = self.arrive(submission, now);
+        // Nobody who waits could start (rule 3), so a job that could start takes no turn away from anyone.
+        if let Some(target) = self.open_target(&job) {
+            self.timers.insert((job.deadline, id));
+            self.jobs.insert(id, job);
+            return self.start_at_once(id, target, now, actions);
+        }
+        match self.reason_to_refuse(&job, now) {
+            None => self.take_in(id, job, now, actions),
+            Some(RefusalReason::QueueFull) if self.make_room(&job, now, actions) => {
+                self.take_in(id, job, now, actions)
+            }
+            Some(reason) => {
+                let refused = self.refusal(reason, now);
+                self.act(id, Step::End(refused), actions);
+            }
+        }
+    }
+
+    /// A refusal with its advice.
+    pub(super) fn refusal(&mut self, reason: RefusalReason, now: Time) -> Ending {
+        Ending::Refused(Refusal {
+            reason,
+            retry_after: self.pacer.refuse(now),
+        })
+    }
+
+    /// Puts a job that lives into the line of its stage.
+    pub(super) fn enqueue(&mut self, id: JobId, now: Time, actions: &mut Vec<Action>) {
+        let job = &self.jobs[&id];
+        let (flow, class, stage) = (job.flow, job.class, job.stage());
+        let place = Candidate {
+            class,
+            flow,
+            place: job.place,
+            job: id,
+        };
+        let (bytes, arrived, session) = (job.bytes, job.arrived, job.session);
+        if self.waiting.jobs == 0 {
+            // Nobody competed until now: what runs is charged up to the present first.
+            self.bill_all(now);
+        }
+        let standing = self.standing(flow, session);
+        let provider = self.first_provider(stage);
+        let line = &mut self.lines[stage.index()];
+        let before = line.waiting_of(class, flow);
+        line.push(place, standing);
+        let waiting = line.waiting();
+        self.waiting.lengths[class].remove(&(before, stage, flow));
+        self.waiting.lengths[class].insert((before + 1, stage, flow));
+        self.waiting.ages[class].insert((arrived, id));
+        self.waiting.jobs += 1;
+        self.waiting.bytes += bytes;
+        self.waiting.by_provider[provider.index()] += 1;
+        self.set_pressure();
+        if session {
+            self.session_waits(flow, stage, class, now);
+        }
+        self.act(id, Step::Wait { waiting }, actions);
+    }
+
+    /// Takes a job out of the line of its stage, to end.
+    pub(super) fn leave_line(&mut self, id: JobId, now: Time) {
+        let job = &self.jobs[&id];
+        let (stage, class, flow, place) = (job.stage(), job.class, job.flow, job.place);
+        let removed = self.lines[stage.index()].remove(class, flow, place);
+        debug_assert!(removed, "a waiting job stands in its line");
+        self.left_line(id, now);
+    }
+
+    /// Counts a job that has left the line of its stage, to end or to start.
+    pub(super) fn left_line(&mut self, id: JobId, now: Time) {
+        let job = &self.jobs[&id];
+        let (stage, class, flow, session) = (job.stage(), job.class, job.flow, job.session);
+        let (bytes, arrived) = (job.bytes, job.arrived);
+        let provider = self.first_provider(stage);
+        let after = self.lines[stage.index()].waiting_of(class, flow);
+        self.waiting.lengths[class].remove(&(after + 1, stage, flow));
+        if after > 0 {
+            self.waiting.lengths[class].insert((after, stage, flow));
+        }
+        self.waiting.ages[class].remove(&(arrived, id));
+        self.waiting.jobs -= 1;
+        self.waiting.bytes -= bytes;
+        self.waiting.by_provider[provider.index()] -= 1;
+        self.set_pressure();
+        if session && after == 0 {
+            self.session_waits_no_more(flow, stage, class, now);
+        }
+    }
+
+    fn arrive(&mut self, submission: Submission, now: Time) -> Job {
+        Job {
+            flow: submission.flow,
+            session: submission.session,
+            class: submission.class.index(),
+            route: submission.route,
+            at: 0,
+            place: self.take_place(),
+            arrived: now,
+            queue_until: now + self.settings.queue.timeout,
+            deadline: submission.deadline,
+            bytes: submission.bytes,
+            attempt: 0,
+            permit: None,
+        }
+    }
+
+    fn take_in(&mut self, id: JobId, job: Job, now: Time, actions: &mut Vec<Action>) {
+        self.timers.insert((job.due(), id));
+        self.jobs.insert(id, job);
+        self.enqueue(id, now, actions);
+    }
+
+    /// The bound that an arrival would break, if any. `QueueFull` comes last: it alone can be mended by making room.
+    fn reason_to_refuse(&self, job: &Job, now: Time) -> Option<RefusalReason> {
+        let (queue, stage) = (&self.settings.queue, job.stage());
+        let line = &self.lines[stage.index()];
+        if line.waiting_of_flow(job.flow) >= queue.per_session {
+            return Some(RefusalReason::SessionQueueFull);
+        }
+        if self.waiting.bytes.saturating_add(job.bytes) > queue.max_bytes {
+            return Some(RefusalReason::QueueBytes);
+        }
+        if self.waiting.by_provider[self.first_provider(stage).index()] >= queue.per_provider {
+            return Some(RefusalReason::ProviderQueueFull);
+        }
+        if let Some(expected) = self
+            .expected_wait(job, now)
+            .filter(|&wait| wait > job.due().since(now))
+        {
+            return Some(RefusalReason::WaitTooLong { expected });
+        }
+        (self.waiting.jobs >= queue.capacity).then_some(RefusalReason::QueueFull)
+    }
+
+    /// How long an arrival would wait in line, judged from what calls took lately; `None` where too few ended lately, the
+    /// line is empty or a slot is free (a rule that refuses whatever *might* be late locks shut after one slow hour).
+    fn expected_wait(&self, job: &Job, now: Time) -> Option<Duration> {
+        let stage = job.stage();
+        let line = &self.lines[stage.index()];
+        if line.waiting() == 0 || (self.has_room() && self.free_target(stage).is_some()) {
+            return None;
+        }
+        let rounds = line.waiting_of(job.class, job.flow) + 1;
+        let mut work = 0_u64;
+        for class in 0..=job.class {
+            let waiting = line.waiting_in(class);
+            let ahead = if class == job.class {
+                waiting.min(line.flows_in(class).max(1) * rounds)
+            } else {
+                waiting
+            };
+            if ahead > 0 {
+                let slowest = self.slowest(line, class, now)?;
+                work = work.saturating_add(slowest.saturating_mul(ahead as u64));
+            }
+        }
+        Some(Duration::from_nanos(work / self.places(line) as u64))
+    }
+
+    /// What a call of this class takes on the slowest target of the line, in nanoseconds, if that is known of all.
+    fn slowest(&self, line: &Line, class: ClassId, now: Time) -> Option<u64> {
+        let estimates = line.targets.iter().map(|target| {
+            let estimate = &self.estimates[target.index()];
+            estimate.is_known(class, now).then(|| estimate.nanos(class))
+        });
+        estimates.collect::<Option<Vec<u64>>>()?.into_iter().max()
+    }
+
+    /// Calls that a line's targets take at once, at least one.
+    fn places(&self, line: &Line) -> usize {
+        let providers: BTreeSet<ProviderId> = line
+            .targets
+            .iter()
+            .map(|&target| self.provider_of(target))
+            .collect();
+        let places: usize = providers.into_iter().map(|id| self.limit_of(id)).sum();
+        places.min(self.room()).max(1)
+    }
+
+    /// The newest job of the longest line in the lowest class gives way to an arrival of a session that has less than the
+    /// average in line, and is not of a lower class.
+    fn make_room(&mut self, arrival: &Job, now: Time, actions: &mut Vec<Action>) -> bool {
+        let lengths = &self.waiting.lengths;
+        let Some(class) = (arrival.class..lengths.len())
+            .rev()
+            .find(|&class| !lengths[class].is_empty())
+        else {
+            return false;
+        };
+        let flows: usize = lengths.iter().map(BTreeSet::len).sum();
+        let own = self.lines[arrival.stage().index()].waiting_of(arrival.class, arrival.flow);
+        let Some(&(longest, stage, flow)) = lengths[class].last() else {
+            return false;
+        };
+        // Among equals, taking from one to give to the other must leave them closer than they were.
+        let pointless = class == arrival.class && longest <= own + 1;
+        if own * flows >= self.waiting.jobs || pointless {
+            return false;
+        }
+        // A job that came back has its place. Such jobs are old, so few stand at the end of the line.
+        let newest = self.lines[stage.index()].newest(class, flow);
+        let victim = newest.take(SLICE).find(|job| self.jobs[job].attempt == 0);
+        let Some(victim) = victim else {
+            return false;
+        };
+        let refused = self.refusal(RefusalReason::Displaced, now);
+        self.end_early(victim, refused, CancelReason::Requested, now, actions);
+        true
+    }
+
+    /// The provider whose share of the places a stage's jobs count against.
+    fn first_provider(&self, stage: super::StageId) -> ProviderId {
+        self.provider_of(self.lines[stage.index()].targets[0])
+    }
+
+    fn set_pressure(&mut self) {
+        let (queue, waiting) = (&self.settings.queue, &mut self.waiting);
+        waiting.pressure = match waiting.pressure {
+            true => waiting.jobs > queue.pressure_off,
+            false => waiting.jobs >= queue.pressure_on,
+        };
+    }
+}

@@ -1,0 +1,198 @@
+//! Starts: which job goes next, and the slots that it takes with it.
+
+use std::time::Duration;
+
+use super::queue::Candidate;
+use super::slots::Holding;
+use super::state::{Core, Job};
+use super::{Action, JobId, ProviderId, SLICE, StageId, Step, TargetId};
+use crate::clock::Time;
+
+/// Running jobs are charged this often while somebody waits.
+const BILLING: Duration = Duration::from_secs(1);
+
+/// A job that can start: from which line, which one, and where.
+type Start = (StageId, Candidate, TargetId);
+
+impl Core {
+    /// Starts whatever can start: afterwards no eligible job meets a free slot (rule 3). Expired jobs that a late tick has
+    /// left in line are ended, a slice of them; if there are more, the core wants its tick at once.
+    pub(super) fn settle(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.relax();
+        if self.has_stopped(now) {
+            return;
+        }
+        let mut late = 0;
+        while self.waiting.jobs > 0 && self.has_room() {
+            let Some((stage, next, target)) = self.next_start() else {
+                return;
+            };
+            if self.jobs[&next.job].due() <= now {
+                if late == SLICE {
+                    return;
+                }
+                self.end_late(next.job, now, actions);
+                late += 1;
+            } else {
+                self.lines[stage.index()].start(next.class, next.flow, next.place);
+                self.left_line(next.job, now);
+                self.run(next.job, target, now, actions);
+            }
+            self.relax();
+        }
+    }
+
+    /// Starts a job that stands in no line.
+    pub(super) fn start_at_once(
+        &mut self,
+        id: JobId,
+        target: TargetId,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        let job = &self.jobs[&id];
+        let (stage, class, flow) = (job.stage(), job.class, job.flow);
+        let standing = self.standing(flow, job.session);
+        self.lines[stage.index()].start_at_once(class, flow, standing);
+        // No timer of the waiting kind was set: `run` replaces what is there.
+        self.run(id, target, now, actions);
+    }
+
+    /// A target on which the job could start now, all limits considered.
+    pub(super) fn open_target(&self, job: &Job) -> Option<TargetId> {
+        if !self.has_room() || !self.may_start(job.flow, job.session) {
+            return None;
+        }
+        self.free_target(job.stage())
+    }
+
+    /// Charges every running job up to the present.
+    pub(super) fn bill_all(&mut self, now: Time) {
+        for held in self.books.held() {
+            let service = u64::try_from(now.since(held.since).as_nanos()).unwrap_or(u64::MAX);
+            // The estimate was charged at the start: only what runs over it comes on top.
+            let line = &mut self.lines[held.stage.index()];
+            if service > self.estimates[held.target.index()].nanos(held.class) {
+                line.bill(held.class, held.flow, &mut held.billed, service);
+            }
+        }
+        self.next_bill = now + BILLING;
+    }
+
+    /// The limit of one provider.
+    pub(super) fn limit_of(&self, provider: ProviderId) -> usize {
+        self.settings.providers[provider.index()].limit
+    }
+
+    /// Takes all slots together and hands the job over.
+    fn run(&mut self, id: JobId, target: TargetId, now: Time, actions: &mut Vec<Action>) {
+        let provider = self.provider_of(target);
+        let job = self.jobs.get_mut(&id).expect("a job that starts lives");
+        self.timers.remove(&(job.due(), id));
+        let (stage, class, flow, session) = (job.stage(), job.class, job.flow, job.session);
+        let mut holding = Holding {
+            job: id,
+            target,
+            provider,
+            flow,
+            session,
+            stage,
+            class,
+            since: now,
+            billed: Default::default(),
+        };
+        let estimate = self.estimates[target.index()].nanos(class);
+        self.lines[stage.index()].bill(class, flow, &mut holding.billed, estimate);
+        let permit = self.books.take(holding);
+        job.permit = Some(permit);
+        job.attempt += 1;
+        let attempt = job.attempt;
+        self.timers.insert((job.deadline, id));
+        self.peak = self.peak.max(self.books.in_use());
+        if session {
+            self.session_changed(flow, now);
+        }
+        self.act(
+            id,
+            Step::Start {
+                permit,
+                target,
+                attempt,
+            },
+            actions,
+        );
+    }
+
+    /// The oldest of the jobs that each line would start next, with a target that is free. Of those that need a place for
+    /// their session only the one whose session has waited longest for it stands for election.
+    fn next_start(&self) -> Option<Start> {
+        let open = self.has_session_place();
+        let (mut oldest, mut first_in): (Option<Start>, Option<(u64, Start)>) = (None, None);
+        for (index, line) in self.lines.iter().enumerate() {
+            let stage = StageId(index as u32);
+            if line.waiting() == 0 {
+                continue;
+            }
+            let Some(target) = self.free_target(stage) else {
+                continue;
+            };
+            let Some(next) = line.candidate(open) else {
+                continue;
+            };
+            let start = (stage, next, target);
+            match self.sessions.ticket(next.flow) {
+                Some(ticket) if first_in.is_none_or(|(other, _)| ticket < other) => {
+                    first_in = Some((ticket, start));
+                }
+                None if oldest.is_none_or(|(_, other, _)| next.place < other.place) => {
+                    oldest = Some(start);
+                }
+                _ => {}
+            }
+        }
+        let first_in = first_in.map(|(_, start)| start);
+        let both = oldest.into_iter().chain(first_in);
+        both.min_by_key(|(_, next, _)| next.place)
+    }
+
+    /// Whether a worker and a global slot are free.
+    pub(super) fn has_room(&self) -> bool {
+        self.books.in_use() < self.room()
+    }
+
+    /// Calls that may be in flight in all.
+    pub(super) fn room(&self) -> usize {
+        self.settings.global.min(self.settings.workers)
+    }
+
+    /// The first target of a stage whose provider may start another call.
+    pub(super) fn free_target(&self, stage: StageId) -> Option<TargetId> {
+        let targets = &self.lines[stage.index()].targets;
+        targets
+            .iter()
+            .copied()
+            .find(|&target| self.has_slot(self.provider_of(target)))
+    }
+
+    /// Whether the provider has a slot, and the slots kept for others are not touched.
+    fn has_slot(&self, provider: ProviderId) -> bool {
+        self.books.in_use_at(provider) < self.limit_of(provider)
+            && self.books.in_use() + self.reserve(provider) < self.room()
+    }
+
+    /// Slots that `provider` may not take: one for each other provider that reserves and has nothing in flight, at most
+    /// half of all.
+    fn reserve(&self, provider: ProviderId) -> usize {
+        let idle = self
+            .settings
+            .providers
+            .iter()
+            .enumerate()
+            .filter(|&(index, other)| {
+                other.reserves
+                    && index != provider.index()
+                    && self.books.in_use_at(ProviderId(index as u32)) == 0
+            });
+        idle.count().min(self.room() / 2)
+    }
+}

@@ -1,0 +1,393 @@
+//! The core's state, and the one place where events are taken.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::estimate::{Estimate, Pacer};
+use super::queue::{Line, Place};
+use super::sessions::Sessions;
+use super::slots::Books;
+use super::{
+    Action, CLASSES, ClassId, Ending, Event, FlowId, JobId, Outcome, PermitKey, ProviderId, SLICE,
+    Settings, StageId, Step, TargetId,
+};
+use crate::cancel::CancelReason;
+use crate::clock::Time;
+
+/// The admission core: see the story of this folder.
+///
+/// ```
+/// use pointsman::admission::{Core, Event, Settings, Step, Submission, JobId, FlowId, TargetId};
+/// # use pointsman::admission::{ProviderId, ProviderSettings, QueueSettings};
+/// use pointsman::clock::Time;
+/// use pointsman::config::Priority;
+/// use std::time::Duration;
+/// # let queue = QueueSettings { capacity: 10, per_session: 10, max_bytes: 1000, per_provider: 10,
+/// #     timeout: Duration::from_secs(60), weights: [16, 4, 1], pressure_on: 8, pressure_off: 3 };
+/// # let settings = Settings { workers: 1, global: 1, session: 1, sessions: 1, session_turn: Duration::from_secs(10), queue,
+/// #     providers: vec![ProviderSettings { limit: 1, reserves: false }], targets: vec![ProviderId(0)] };
+///
+/// let mut core = Core::new(settings);
+/// let stage = core.stage(&[TargetId(0)]);
+/// let mut actions = Vec::new();
+/// let job = Submission {
+///     job: JobId(1), route: vec![stage], flow: FlowId(1), session: false, class: Priority::High,
+///     deadline: Time::ZERO + Duration::from_secs(30), bytes: 100,
+/// };
+/// core.on(Event::Submit(job), Time::ZERO, &mut actions);
+/// assert!(matches!(actions[0].step, Step::Start { .. }));
+/// ```
+#[derive(Debug)]
+pub struct Core {
+    pub(super) settings: Settings,
+    pub(super) books: Books,
+    pub(super) lines: Vec<Line>,
+    stages: HashMap<Vec<TargetId>, StageId>,
+    pub(super) jobs: HashMap<JobId, Job>,
+    pub(super) sessions: Sessions,
+    /// Every job, by when it has to end if nothing ends it before: a waiting one by its queue time.
+    pub(super) timers: BTreeSet<(Time, JobId)>,
+    pub(super) waiting: Waiting,
+    pub(super) estimates: Vec<Estimate>,
+    pub(super) pacer: Pacer,
+    /// When running jobs are charged next; only while somebody waits, since nobody competes before.
+    pub(super) next_bill: Time,
+    pub(super) stop: Option<Time>,
+    next_place: Place,
+    seq: u64,
+    pub(super) peak: usize,
+}
+
+/// What waits, counted in every way that a bound asks for.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) jobs: usize,
+    pub(super) bytes: usize,
+    pub(super) by_provider: Vec<usize>,
+    /// By class: who came first.
+    pub(super) ages: [BTreeSet<(Time, JobId)>; CLASSES],
+    /// By class: whose line is longest.
+    pub(super) lengths: [BTreeSet<(usize, StageId, FlowId)>; CLASSES],
+    /// Backpressure.
+    pub(super) pressure: bool,
+}
+
+/// A job that has not ended.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) flow: FlowId,
+    pub(super) session: bool,
+    pub(super) class: ClassId,
+    pub(super) route: Vec<StageId>,
+    /// Which stage of the route it is at.
+    pub(super) at: usize,
+    pub(super) place: Place,
+    pub(super) arrived: Time,
+    pub(super) queue_until: Time,
+    pub(super) deadline: Time,
+    pub(super) bytes: usize,
+    pub(super) attempt: u32,
+    /// The slot that it runs on; `None` while it waits.
+    pub(super) permit: Option<PermitKey>,
+}
+
+impl Job {
+    pub(super) fn stage(&self) -> StageId {
+        self.route[self.at]
+    }
+
+    /// When it has to end if nothing ends it before.
+    pub(super) fn due(&self) -> Time {
+        if self.permit.is_some() {
+            self.deadline
+        } else {
+            self.queue_until.min(self.deadline)
+        }
+    }
+}
+
+impl Core {
+    /// A core in which nothing runs.
+    ///
+    /// # Panics
+    /// If a target names a provider that the settings don't have.
+    pub fn new(settings: Settings) -> Self {
+        let providers = settings.providers.len();
+        assert!(
+            settings
+                .targets
+                .iter()
+                .all(|provider| provider.index() < providers),
+            "every target has its provider"
+        );
+        Core {
+            books: Books::new(providers),
+            lines: Vec::new(),
+            stages: HashMap::new(),
+            jobs: HashMap::new(),
+            sessions: Sessions::default(),
+            timers: BTreeSet::new(),
+            waiting: Waiting {
+                jobs: 0,
+                bytes: 0,
+                by_provider: vec![0; providers],
+                ages: Default::default(),
+                lengths: Default::default(),
+                pressure: false,
+            },
+            estimates: settings
+                .targets
+                .iter()
+                .map(|_| Estimate::default())
+                .collect(),
+            pacer: Pacer::default(),
+            next_bill: Time::NEVER,
+            stop: None,
+            next_place: 0,
+            seq: 0,
+            peak: 0,
+            settings,
+        }
+    }
+
+    /// Names a set of interchangeable targets; the same set always gets the same name.
+    ///
+    /// # Panics
+    /// If `targets` is empty or names one that the settings don't have.
+    pub fn stage(&mut self, targets: &[TargetId]) -> StageId {
+        assert!(!targets.is_empty(), "a stage has a target");
+        assert!(
+            targets
+                .iter()
+                .all(|target| target.index() < self.settings.targets.len()),
+            "a stage has known targets"
+        );
+        if let Some(&stage) = self.stages.get(targets) {
+            return stage;
+        }
+        let stage =
+            StageId(u32::try_from(self.lines.len()).expect("fewer stages than u32 can count"));
+        self.lines
+            .push(Line::new(targets.to_vec(), self.settings.queue.weights));
+        self.stages.insert(targets.to_vec(), stage);
+        stage
+    }
+
+    /// Takes an event. What has to be done is added to `actions`, in the order of decision.
+    pub fn on(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
+        match event {
+            Event::Submit(submission) => self.submit(submission, now, actions),
+            Event::GiveBack(permit, outcome) => self.give_back(permit, outcome, now, actions),
+            Event::Cancel(job, reason) => {
+                self.end_early(job, Ending::Cancelled(reason), reason, now, actions)
+            }
+            Event::Tick => self.tick(now, actions),
+            Event::Stop { until } => {
+                self.stop = Some(self.stop.map_or(until, |before| before.min(until)))
+            }
+        }
+        self.settle(now, actions);
+    }
+
+    /// A worker is about to make its job's call: whether it still may. `false`: give the permit back, do nothing.
+    pub fn begin(&mut self, permit: PermitKey, now: Time, actions: &mut Vec<Action>) -> bool {
+        if !self.books.is_held(permit) {
+            return false;
+        }
+        let job = self.books.holding(permit).expect("held").job;
+        let expired = self.jobs.get(&job).is_none_or(|job| job.deadline <= now);
+        if expired {
+            self.end_early(job, Ending::Expired, CancelReason::Deadline, now, actions);
+        }
+        !expired
+    }
+
+    /// When the core wants its next [`Event::Tick`]; in the past if it wants it at once.
+    pub fn next_due(&self) -> Time {
+        let timer = self.timers.first().map_or(Time::NEVER, |&(due, _)| due);
+        let bill = if self.waiting.jobs > 0 && self.books.in_use() > 0 {
+            self.next_bill
+        } else {
+            Time::NEVER
+        };
+        let stop = if self.jobs.is_empty() {
+            Time::NEVER
+        } else {
+            self.stop.unwrap_or(Time::NEVER)
+        };
+        timer.min(bill).min(stop).min(self.next_turn())
+    }
+
+    /// Compares what is counted with what is there. `Err` says in words what does not agree.
+    ///
+    /// # Errors
+    /// If the books, the lines or the timers disagree.
+    pub fn audit(&self) -> Result<(), String> {
+        self.books.audit()?;
+        let in_lines: usize = self.lines.iter().map(Line::waiting).sum();
+        let waiting = self
+            .jobs
+            .values()
+            .filter(|job| job.permit.is_none())
+            .count();
+        let aged: usize = self.waiting.ages.iter().map(BTreeSet::len).sum();
+        if [in_lines, waiting, aged] != [self.waiting.jobs; 3] {
+            return Err(format!(
+                "{} wait, the lines have {in_lines}, the jobs {waiting}",
+                self.waiting.jobs
+            ));
+        }
+        if self.timers.len() != self.jobs.len() {
+            return Err(format!(
+                "{} jobs, {} timers",
+                self.jobs.len(),
+                self.timers.len()
+            ));
+        }
+        if self.books.in_use() > self.settings.global {
+            return Err(format!(
+                "{} in flight, the limit is {}",
+                self.books.in_use(),
+                self.settings.global
+            ));
+        }
+        Ok(())
+    }
+
+    fn give_back(
+        &mut self,
+        permit: PermitKey,
+        outcome: Outcome,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(mut held) = self.books.give_back(permit) else {
+            return;
+        };
+        let took = now.since(held.since);
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let line = &mut self.lines[held.stage.index()];
+        line.bill(held.class, held.flow, &mut held.billed, nanos);
+        line.finish(held.class, held.flow);
+        let ours = self
+            .jobs
+            .get(&held.job)
+            .is_some_and(|job| job.permit == Some(permit));
+        if ours {
+            self.estimates[held.target.index()].record(held.class, took, now);
+            self.finish(held.job, outcome, now, actions);
+        }
+        if held.session {
+            self.session_changed(held.flow, now);
+        }
+    }
+
+    /// The job's call came back, and nobody had ended the job before.
+    fn finish(&mut self, id: JobId, outcome: Outcome, now: Time, actions: &mut Vec<Action>) {
+        let stopped = self.has_stopped(now);
+        let job = self.jobs.get_mut(&id).expect("the caller found it");
+        let more = job.at + 1 < job.route.len() && job.deadline > now && !stopped;
+        if outcome == Outcome::Fallback && more {
+            self.timers.remove(&(job.due(), id));
+            job.permit = None;
+            job.at += 1;
+            job.queue_until = now + self.settings.queue.timeout;
+            self.timers.insert((job.due(), id));
+            self.enqueue(id, now, actions);
+        } else {
+            self.forget(id);
+            self.act(id, Step::End(Ending::Finished(outcome)), actions);
+        }
+    }
+
+    /// Ends a job that has not ended: takes it out of line, or has its call interrupted.
+    pub(super) fn end_early(
+        &mut self,
+        id: JobId,
+        ending: Ending,
+        why: CancelReason,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        match job.permit {
+            None => self.leave_line(id, now),
+            Some(permit) => self.books.interrupt(permit),
+        }
+        let running = self.forget(id).permit.is_some();
+        self.act(id, Step::End(ending), actions);
+        if running {
+            self.act(id, Step::Interrupt(why), actions);
+        }
+    }
+
+    fn tick(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.end_what_is_due(now, actions);
+        if now >= self.next_bill {
+            self.bill_all(now);
+        }
+        self.sessions_turn(now);
+    }
+
+    fn end_what_is_due(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let stopped = self.has_stopped(now);
+        for _ in 0..SLICE {
+            match self.timers.first().copied() {
+                Some((due, id)) if due <= now => self.end_late(id, now, actions),
+                Some((_, id)) if stopped => {
+                    let ending = match self.jobs[&id].permit {
+                        None => self.refusal(super::RefusalReason::Stopping, now),
+                        Some(_) => Ending::Cancelled(CancelReason::Stopping),
+                    };
+                    self.end_early(id, ending, CancelReason::Stopping, now, actions);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Ends a job whose time is up.
+    pub(super) fn end_late(&mut self, id: JobId, now: Time, actions: &mut Vec<Action>) {
+        let job = &self.jobs[&id];
+        let ending = if job.permit.is_none() && job.deadline > now {
+            Ending::QueueTimeout
+        } else {
+            Ending::Expired
+        };
+        self.end_early(id, ending, CancelReason::Deadline, now, actions);
+    }
+
+    /// Whether the drain is over: nothing starts any more.
+    pub(super) fn has_stopped(&self, now: Time) -> bool {
+        self.stop.is_some_and(|until| until <= now)
+    }
+
+    /// Adds an action under the next sequence number.
+    pub(super) fn act(&mut self, job: JobId, step: Step, actions: &mut Vec<Action>) {
+        self.seq += 1;
+        actions.push(Action {
+            seq: self.seq,
+            job,
+            step,
+        });
+    }
+
+    pub(super) fn take_place(&mut self) -> Place {
+        self.next_place += 1;
+        self.next_place
+    }
+
+    pub(super) fn provider_of(&self, target: TargetId) -> ProviderId {
+        self.settings.targets[target.index()]
+    }
+
+    fn forget(&mut self, id: JobId) -> Job {
+        let job = self
+            .jobs
+            .remove(&id)
+            .expect("only jobs that live are forgotten");
+        self.timers.remove(&(job.due(), id));
+        job
+    }
+}

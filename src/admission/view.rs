@@ -1,0 +1,103 @@
+//! What the pages and the health check see of the core: plain numbers, copied in one short step.
+
+use std::time::Duration;
+
+use super::state::Core;
+use super::{CLASSES, ProviderId};
+use crate::clock::Time;
+
+/// The core at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CoreView {
+    /// Calls in flight.
+    pub in_use: usize,
+    /// The most calls that were ever in flight.
+    pub peak: usize,
+    /// The global limit.
+    pub limit: usize,
+    /// By provider, in the order of the settings.
+    pub providers: Vec<ProviderView>,
+    /// Sessions with calls in flight.
+    pub sessions: usize,
+    /// How many may have.
+    pub sessions_limit: usize,
+    /// Jobs in line.
+    pub waiting: usize,
+    /// Bytes that they hold.
+    pub waiting_bytes: usize,
+    /// By class, most urgent first.
+    pub classes: [ClassView; CLASSES],
+    /// Whether backpressure is on.
+    pub pressure: bool,
+    /// Whether the core takes nothing new.
+    pub stopping: bool,
+    /// Slots taken since the start.
+    pub taken: u64,
+    /// Slots given back since the start.
+    pub given_back: u64,
+    /// Returns that came too late to change anything.
+    pub late_returns: u64,
+}
+
+/// One provider at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProviderView {
+    /// Calls in flight.
+    pub in_use: usize,
+    /// How many may be.
+    pub limit: usize,
+    /// Jobs in line for it.
+    pub waiting: usize,
+}
+
+/// One class at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClassView {
+    /// Jobs in line.
+    pub waiting: usize,
+    /// How long the oldest of them has been there.
+    pub oldest: Duration,
+}
+
+impl Core {
+    /// The core at this moment. Costs the same however many wait.
+    pub fn view(&self, now: Time) -> CoreView {
+        let providers = self
+            .settings
+            .providers
+            .iter()
+            .enumerate()
+            .map(|(index, provider)| ProviderView {
+                in_use: self.books.in_use_at(ProviderId(index as u32)),
+                limit: provider.limit,
+                waiting: self.waiting.by_provider[index],
+            });
+        let (taken, given_back) = self.books.turnover();
+        CoreView {
+            in_use: self.books.in_use(),
+            peak: self.peak,
+            limit: self.settings.global,
+            providers: providers.collect(),
+            sessions: self.books.sessions(),
+            sessions_limit: self.settings.sessions,
+            waiting: self.waiting.jobs,
+            waiting_bytes: self.waiting.bytes,
+            classes: std::array::from_fn(|class| self.view_of_class(class, now)),
+            pressure: self.waiting.pressure,
+            stopping: self.stop.is_some(),
+            taken,
+            given_back,
+            late_returns: self.books.late_returns(),
+        }
+    }
+
+    fn view_of_class(&self, class: usize, now: Time) -> ClassView {
+        let ages = &self.waiting.ages[class];
+        ClassView {
+            waiting: ages.len(),
+            oldest: ages
+                .first()
+                .map_or(Duration::ZERO, |&(since, _)| now.since(since)),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What is refused under `[providers]` and `[routing]`.
+
+use super::{check, refusals};
+
+#[test]
+fn a_provider_of_ones_own_must_say_what_it_is() {
+    let url = "http:// or https://, a host, maybe a port and a path, and nothing else";
+    assert_eq!(
+        refusals("[providers.mine]\n"),
+        [
+            format!("test.toml:1: providers.mine.base_url: missing, accepted is {url}"),
+            "test.toml:1: providers.mine.kind: missing, accepted is kimi | glm | openai".to_owned(),
+        ]
+    );
+    let kind = "kind: found \"llama\", accepted is kimi | glm | openai | embedded";
+    check(
+        "[providers.mine]\nkind = \"llama\"\nbase_url = \"http://h\"",
+        &format!("test.toml:2: providers.mine.{kind}"),
+    );
+    check(
+        "providers.kimi.base_url = \"ftp://h\"",
+        &format!(
+            "test.toml:1: providers.kimi.base_url: found a string that is not accepted here, accepted is {url}"
+        ),
+    );
+    let together = "kind: the provider `embedded` and the kind `embedded` belong together";
+    check(
+        "providers.mine.kind = \"embedded\"",
+        &format!("test.toml:1: providers.mine.{together}"),
+    );
+}
+
+#[test]
+fn names_that_would_mean_two_things_are_refused() {
+    let url = "kind = \"openai\"\nbase_url = \"http://h\"\n";
+    check(
+        &format!("[providers.a-b]\n{url}[providers.a_b]\n{url}"),
+        "test.toml:4: providers.a_b: differs from providers.a-b only in case or in - and _: a duplicate name",
+    );
+    for name in ["auto", "\"a/b\"", "\"\"", "a__b", "1a", "Mine"] {
+        let problems = refusals(&format!("[providers.{name}]\n{url}"));
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(
+            problems[0].contains("found a name that is not accepted"),
+            "{problems:?}"
+        );
+    }
+}
+
+#[test]
+fn models_that_nobody_could_call_are_refused() {
+    let name = "accepted is a name without spaces, of at most 256 bytes, not \"auto\"";
+    for (models, problem) in [
+        (
+            "[]",
+            "models: found an empty list, accepted is at least one model".to_owned(),
+        ),
+        (
+            "[{ name = \"a\" }, { name = \"a\" }]",
+            "models: the model \"a\" stands there twice".to_owned(),
+        ),
+        (
+            "[{ name = \"\" }]",
+            format!("models[0].name: found \"\", {name}"),
+        ),
+        (
+            "[{ name = \"auto\" }]",
+            format!("models[0].name: found \"auto\", {name}"),
+        ),
+        (
+            "[{ context = 9 }]",
+            format!("models[0].name: missing, {name}"),
+        ),
+        (
+            "[\"a\"]",
+            "models[0]: found a string, accepted is a table".to_owned(),
+        ),
+        (
+            "\"a\"",
+            "models: found a string, accepted is a list of tables".to_owned(),
+        ),
+        (
+            "[{ name = \"a\", context = 9, max_output = 10 }]",
+            "models[0].max_output: 10 is more than the model's context (9) holds".to_owned(),
+        ),
+        (
+            "[{ name = \"a\", thinking = \"maybe\" }]",
+            "models[0].thinking: found \"maybe\", accepted is never | optional | default | always"
+                .to_owned(),
+        ),
+    ] {
+        check(
+            &format!("providers.kimi.models = {models}"),
+            &format!("test.toml:1: providers.kimi.{problem}"),
+        );
+    }
+}
+
+#[test]
+fn auto_can_only_go_to_providers_that_are_there() {
+    for (auto, problem) in [
+        (
+            "[]",
+            "found an empty list, accepted is at least one provider",
+        ),
+        (
+            "[\"kimmi\"]",
+            "found \"kimmi\", accepted are the names of providers: kimi, glm",
+        ),
+        ("[\"kimi\", \"kimi\"]", "\"kimi\" stands there twice"),
+        (
+            "[\"embedded\"]",
+            "\"embedded\" is embedded: it answers `auto` only when no other provider has a key",
+        ),
+    ] {
+        check(
+            &format!("routing.auto = {auto}"),
+            &format!("test.toml:1: routing.auto: {problem}"),
+        );
+    }
+}
+
+#[test]
+fn somebody_must_be_left_to_answer() {
+    let off = "enabled = false";
+    let problems = refusals(&format!(
+        "[providers]\nkimi.{off}\nglm.{off}\nembedded.{off}"
+    ));
+    assert_eq!(
+        problems,
+        [
+            "test.toml:1: providers: all of them are switched off, accepted is at least one that is on"
+        ]
+    );
+}

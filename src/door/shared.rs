@@ -1,0 +1,276 @@
+//! What all threads of a door share, and the two things that are counted as guards: connections and turns.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::{Condvar, Mutex};
+use slab::Slab;
+
+use super::Handler;
+use super::budget::Budget;
+use super::crew::Crew;
+use super::encode::{self, After, Framing};
+use super::message::Response;
+use super::parking::Parking;
+use super::socket::Socket;
+use crate::clock::{SharedClock, Time};
+use crate::config::Server;
+
+/// One door's common ground.
+pub(super) struct Shared {
+    pub(super) config: Server,
+    pub(super) clock: SharedClock,
+    pub(super) handler: Arc<dyn Handler>,
+    /// Bytes of bodies.
+    pub(super) budget: Arc<Budget>,
+    /// The threads that serve connections.
+    pub(super) crew: Crew,
+    /// The connections that have none.
+    pub(super) parking: Parking,
+    /// Said once, by `quiesce`; it never goes back.
+    quiet: AtomicBool,
+    places: Mutex<Places>,
+    /// Turns under way. A turn begins with the first byte of a head and ends with the last of its answer.
+    turns: AtomicUsize,
+    /// For whoever waits for `turns` to become zero; the counter itself is not under it.
+    last_turn: (Mutex<()>, Condvar),
+    pub(super) tallies: Tallies,
+}
+
+/// What has happened since the door was opened.
+#[derive(Debug, Default)]
+pub(super) struct Tallies {
+    /// Connections accepted, refused ones too.
+    pub(super) accepted: AtomicU64,
+    /// Connections turned away: no place, or no thread.
+    pub(super) refused: AtomicU64,
+    /// Whole heads read.
+    pub(super) requests: AtomicU64,
+    /// Requests that the door itself answered with an error.
+    pub(super) rejected: AtomicU64,
+    /// `accept` failed.
+    pub(super) accept_errors: AtomicU64,
+    /// Handlers that panicked.
+    pub(super) panics: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(
+        config: Server,
+        clock: SharedClock,
+        handler: Arc<dyn Handler>,
+        parking: Parking,
+    ) -> Self {
+        Shared {
+            budget: Budget::new(config.max_body_total),
+            config,
+            clock,
+            handler,
+            crew: Crew::default(),
+            parking,
+            quiet: AtomicBool::new(false),
+            places: Mutex::default(),
+            turns: AtomicUsize::new(0),
+            last_turn: (Mutex::new(()), Condvar::new()),
+            tallies: Tallies::default(),
+        }
+    }
+
+    /// Whether connections are to close after their answers.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_quiet(&self) {
+        self.quiet.store(true, Ordering::SeqCst);
+    }
+
+    /// A place for a new connection, or `None` when even those for operation routes are taken.
+    pub(super) fn admit(self: &Arc<Self>, socket: &Arc<Socket>) -> Option<Place> {
+        let mut places = self.places.lock();
+        let kind = match places.general < self.config.max_connections {
+            true => PlaceKind::General,
+            false => PlaceKind::Operation,
+        };
+        let bound = self.config.max_connections + self.config.operation_connections;
+        if places.sockets.len() >= bound {
+            return None;
+        }
+        places.general += usize::from(kind == PlaceKind::General);
+        Some(Place {
+            key: places.sockets.insert(socket.clone()),
+            kind,
+            door: self.clone(),
+        })
+    }
+
+    /// Connections that have a place.
+    pub(super) fn connections(&self) -> usize {
+        self.places.lock().sockets.len()
+    }
+
+    /// Ends every connection, whatever it is at. The sockets are shut outside the lock.
+    pub(super) fn shut_all(&self) {
+        let sockets: Vec<_> = {
+            let places = self.places.lock();
+            places
+                .sockets
+                .iter()
+                .map(|(_, socket)| socket.clone())
+                .collect()
+        };
+        for socket in sockets {
+            socket.shut();
+        }
+    }
+
+    /// Counts a turn as under way until it is ended or dropped.
+    pub(super) fn begin_turn(self: &Arc<Self>) -> Turn {
+        self.turns.fetch_add(1, Ordering::SeqCst);
+        Turn {
+            door: self.clone(),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    /// Turns under way.
+    pub(super) fn turns(&self) -> usize {
+        self.turns.load(Ordering::SeqCst)
+    }
+
+    /// Waits until no turn is under way, or until `limit`.
+    ///
+    /// Call it only when the door is quiet: only then is the last turn announced. The order (quiet is set, then
+    /// the counter is read; the counter falls, then quiet is read) makes one side see the other, and the
+    /// announcer takes the lock, so its word can't fall between the waiter's look and its wait.
+    pub(super) fn await_turns(&self, limit: Time) {
+        let (lock, last) = &self.last_turn;
+        let mut guard = lock.lock();
+        while self.turns() > 0 {
+            let now = self.clock.now();
+            if now >= limit {
+                return;
+            }
+            last.wait_for(&mut guard, limit.until(now));
+        }
+    }
+
+    /// The body of an error that the door decides, shaped by the handler; plain where the handler panics.
+    pub(super) fn error(&self, status: u16, message: &str) -> Response {
+        self.tallies.rejected.fetch_add(1, Ordering::Relaxed);
+        self.guarded(|| self.handler.framing_error(status, message))
+            .unwrap_or_else(|| Response::new(status).with_body("text/plain", message))
+    }
+
+    /// A whole answer as bytes, for a client that is told off without an exchange. It ends the connection.
+    pub(super) fn plain_error(&self, status: u16, message: &str) -> Vec<u8> {
+        let response = self.error(status, message);
+        let framing = Framing::Length(response.body.len());
+        let mut bytes = encode::head(
+            response.status,
+            &response.headers,
+            framing,
+            After::Close,
+            self.clock.wall(),
+        );
+        bytes.extend_from_slice(&response.body);
+        bytes
+    }
+
+    /// Runs code of the handler; `None` when it panicked. The handler is behind a shared reference, and its
+    /// locks don't poison: keeping what lies under them whole is its own duty.
+    pub(super) fn guarded<T>(&self, call: impl FnOnce() -> T) -> Option<T> {
+        let result = catch_unwind(AssertUnwindSafe(call));
+        if result.is_err() {
+            self.tallies.panics.fetch_add(1, Ordering::Relaxed);
+            log::error!("a handler panicked; its connection is closed");
+        }
+        result.ok()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("quiet", &self.is_quiet())
+            .field("connections", &self.connections())
+            .field("turns", &self.turns())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The connections that are open, and how many of them have a general place.
+#[derive(Debug, Default)]
+struct Places {
+    sockets: Slab<Arc<Socket>>,
+    general: usize,
+}
+
+/// Which requests a connection may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PlaceKind {
+    General,
+    /// Operation routes only, until a general place is free.
+    Operation,
+}
+
+/// A connection's place. Dropping it makes room for another.
+#[derive(Debug)]
+pub(super) struct Place {
+    key: usize,
+    kind: PlaceKind,
+    door: Arc<Shared>,
+}
+
+impl Place {
+    /// Whether any route may be asked for; takes a general place if one became free.
+    pub(super) fn is_general(&mut self) -> bool {
+        if self.kind == PlaceKind::Operation {
+            let mut places = self.door.places.lock();
+            if places.general < self.door.config.max_connections {
+                places.general += 1;
+                self.kind = PlaceKind::General;
+            }
+        }
+        self.kind == PlaceKind::General
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut places = self.door.places.lock();
+        places.general -= usize::from(self.kind == PlaceKind::General);
+        // The socket may close here, under the lock: closing a socket without linger never waits.
+        places.sockets.remove(self.key);
+    }
+}
+
+/// A turn under way: see [`Shared::begin_turn`].
+#[derive(Debug)]
+pub(super) struct Turn {
+    door: Arc<Shared>,
+    over: AtomicBool,
+}
+
+impl Turn {
+    /// Ends the turn; the second time nothing happens.
+    pub(super) fn end(&self) {
+        if self.over.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let last = self.door.turns.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last && self.door.is_quiet() {
+            let (lock, word) = &self.door.last_turn;
+            drop(lock.lock());
+            word.notify_all();
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,156 @@
+//! Where clients come in, and what `accept` may say.
+
+use std::collections::VecDeque;
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use rustix::io::Errno;
+
+use super::support::{Client, Scripted, config, open};
+use crate::clock::SystemClock;
+use crate::config::{Listen, Server};
+use crate::door::Door;
+use crate::door::listener::{Listener, Source};
+
+/// A listener whose first calls fail as the script says.
+struct Failing {
+    listener: Listener,
+    script: VecDeque<Errno>,
+}
+
+impl Source for Failing {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.listener.fd()
+    }
+
+    fn accept(&mut self) -> io::Result<(OwnedFd, Option<SocketAddr>)> {
+        match self.script.pop_front() {
+            Some(error) => Err(error.into()),
+            None => self.listener.accept(),
+        }
+    }
+}
+
+fn failing(script: impl IntoIterator<Item = Errno>) -> Door {
+    let listener = Listener::bind(&config().listen).expect("a free port");
+    let address = listener.address().expect("a bound socket");
+    let source = Failing {
+        listener,
+        script: script.into_iter().collect(),
+    };
+    let opened = Door::serve(
+        &config(),
+        SystemClock::shared(),
+        Scripted::echo(),
+        source,
+        address,
+    );
+    opened.expect("the door opens")
+}
+
+#[test]
+fn no_error_of_accept_makes_the_door_deaf() {
+    let script = [
+        Errno::CONNABORTED,
+        Errno::INTR,
+        Errno::PROTO,
+        Errno::INVAL,
+        Errno::NOBUFS,
+        Errno::NOMEM,
+        Errno::PERM,
+    ];
+    let door = failing(script);
+    let mut client = Client::connect(&door);
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!(door.snapshot().accept_errors, 7);
+}
+
+#[test]
+fn without_file_handles_a_client_is_told_so_and_the_next_is_served() {
+    let door = failing([Errno::MFILE]);
+    let mut denied = Client::connect(&door);
+    assert_eq!(denied.hear().status, 503);
+    denied.expect_close();
+    let mut client = Client::connect(&door);
+    assert_eq!(client.get("/").status, 200);
+    let snapshot = door.snapshot();
+    assert_eq!((snapshot.accept_errors, snapshot.refused), (1, 1));
+}
+
+#[test]
+fn without_file_handles_even_for_the_reserve_the_door_waits_for_some() {
+    let door = failing([Errno::MFILE, Errno::NFILE, Errno::MFILE, Errno::MFILE]);
+    let mut client = Client::connect(&door);
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!(
+        door.snapshot().accept_errors,
+        2,
+        "each spent the reserve and tried again"
+    );
+}
+
+fn unix(path: &std::path::Path) -> Server {
+    Server {
+        listen: Listen::Unix(path.to_owned()),
+        ..config()
+    }
+}
+
+#[test]
+fn a_unix_socket_is_for_its_owner_and_goes_with_the_door() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("door.sock");
+    let door = open(&unix(&path), Scripted::echo());
+    assert_eq!(door.address(), format!("unix:{}", path.display()));
+    let mode = std::fs::metadata(&path)
+        .expect("the file")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let mut client = UnixStream::connect(&path).expect("the door listens");
+    client
+        .write_all(b"GET /u HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .expect("sent");
+    let mut heard = String::new();
+    client.read_to_string(&mut heard).expect("an answer");
+    assert!(heard.ends_with("GET /u - "), "{heard}");
+    door.stop(std::time::Duration::ZERO);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_stale_socket_file_is_replaced_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("door.sock");
+    drop(UnixListener::bind(&path).expect("a socket"));
+    assert!(path.exists(), "the listener left its file behind");
+    let door = open(&unix(&path), Scripted::echo());
+    let again = Door::open(&unix(&path), SystemClock::shared(), Scripted::echo());
+    assert_eq!(
+        again.expect_err("it is served").kind(),
+        io::ErrorKind::AddrInUse
+    );
+    drop(door);
+    std::fs::write(&path, "precious").expect("written");
+    let file = Door::open(&unix(&path), SystemClock::shared(), Scripted::echo());
+    assert_eq!(
+        file.expect_err("a plain file").kind(),
+        io::ErrorKind::AlreadyExists
+    );
+    assert_eq!(std::fs::read(&path).expect("still there"), b"precious");
+}
+
+#[test]
+fn a_port_in_use_is_an_error_of_opening() {
+    let door = open(&config(), Scripted::echo());
+    let mut same = config();
+    same.listen = Listen::Tcp(door.address());
+    let again = Door::open(&same, SystemClock::shared(), Scripted::echo());
+    assert_eq!(
+        again.expect_err("it is taken").kind(),
+        io::ErrorKind::AddrInUse
+    );
+}

@@ -1,0 +1,54 @@
+//! A submitted job, for the one who submitted it.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::job::JobEnd;
+use super::live::LiveJob;
+use super::shell::Shell;
+use crate::admission::Event;
+use crate::cancel::CancelReason;
+use crate::clock::{SharedClock, Time};
+
+/// A submitted job. Dropping the handle leaves the job alone.
+#[derive(Clone)]
+pub struct JobHandle {
+    pub(super) shell: Weak<Shell>,
+    pub(super) clock: SharedClock,
+    pub(super) job: Arc<LiveJob>,
+}
+
+impl JobHandle {
+    /// The id that the caller and the log know it by.
+    pub fn request_id(&self) -> &Arc<str> {
+        &self.job.request_id
+    }
+
+    /// Waits for the end. Every job ends by its deadline, so this does too.
+    pub fn wait(&self) -> JobEnd {
+        self.job
+            .wait(&self.clock, Time::NEVER)
+            .expect("a job that is waited for without limit ends")
+    }
+
+    /// Waits for the end, at most `timeout`; `None` if it has not come by then.
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<JobEnd> {
+        self.job.wait(&self.clock, self.clock.now() + timeout)
+    }
+
+    /// Ends the job, in line or in its call. Returns at once; what ends it first is its verdict.
+    pub fn cancel(&self, reason: CancelReason) {
+        if let Some(shell) = self.shell.upgrade() {
+            shell.step(Event::Cancel(self.job.id, reason), None);
+        }
+    }
+}
+
+impl fmt::Debug for JobHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobHandle")
+            .field("request_id", &self.job.request_id)
+            .finish_non_exhaustive()
+    }
+}

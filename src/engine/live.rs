@@ -1,0 +1,256 @@
+//! A job that lives in the engine: what it is, the moments that it passed, and the word about its end.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crossbeam::utils::Backoff;
+use parking_lot::{Condvar, Mutex};
+
+use super::job::{CallInfo, JobEnd, JobSpec, Owner, Phase, Phases, Sink, Verdict};
+use super::sessions::Seat;
+use super::task::Task;
+use crate::admission::{Ending, JobId, Outcome};
+use crate::cancel::{CancelReason, CancelToken, Hook};
+use crate::clock::{SharedClock, Time};
+use crate::config::Priority;
+use crate::providers::CallWatch;
+
+/// A job from its submission until nobody looks at it any more.
+#[derive(Debug)]
+pub(super) struct LiveJob {
+    pub(super) id: JobId,
+    /// Its provider, by index in the shell's targets.
+    pub(super) target: usize,
+    pub(super) provider: Arc<str>,
+    pub(super) model: Arc<str>,
+    pub(super) request_id: Arc<str>,
+    pub(super) owner: Owner,
+    pub(super) priority: Priority,
+    pub(super) received: Time,
+    pub(super) deadline: Time,
+    pub(super) deadline_reason: Arc<str>,
+    pub(super) sink: Arc<dyn Sink>,
+    /// Ends the call that is under way. Cancelled by the core's word alone, never by the submitter directly: else the
+    /// worker's failure could win over the reason that it failed for.
+    pub(super) call_cancel: CancelToken,
+    /// Taken by the worker for the call, and dropped with it.
+    pub(super) task: Mutex<Option<Box<dyn Task>>>,
+    /// What the worker has to say of the call, left here before its permit goes back.
+    pub(super) word: Mutex<Option<Verdict>>,
+    pub(super) moments: Moments,
+    /// Carries the submitter's cancel to the core.
+    hook: Mutex<Option<Hook>>,
+    /// Keeps the session's line for as long as anything of the job lives: a call that was interrupted still counts
+    /// against its session.
+    _seat: Seat,
+    end: OnceLock<JobEnd>,
+    /// For those who wait for `end`; the end itself is not under it.
+    waiting: Mutex<()>,
+    ended: Condvar,
+}
+
+impl LiveJob {
+    pub(super) fn new(
+        id: JobId,
+        spec: JobSpec,
+        target: usize,
+        seat: Seat,
+        clock: SharedClock,
+    ) -> Self {
+        LiveJob {
+            id,
+            target,
+            provider: spec.provider.into(),
+            model: spec.model.into(),
+            request_id: spec.request_id,
+            owner: spec.owner,
+            priority: spec.priority,
+            received: spec.received,
+            deadline: spec.deadline,
+            deadline_reason: spec.deadline_reason,
+            sink: spec.sink,
+            call_cancel: CancelToken::new(),
+            task: Mutex::new(Some(spec.task)),
+            word: Mutex::new(None),
+            moments: Moments::new(clock),
+            hook: Mutex::new(None),
+            _seat: seat,
+            end: OnceLock::new(),
+            waiting: Mutex::new(()),
+            ended: Condvar::new(),
+        }
+    }
+
+    /// The call that is, or was last, under way.
+    pub(super) fn call(&self) -> Option<CallInfo> {
+        let attempt = self.moments.attempt.load(Ordering::Acquire);
+        (attempt > 0).then(|| CallInfo {
+            provider: self.provider.clone(),
+            model: self.model.clone(),
+            attempt,
+        })
+    }
+
+    /// How the job ended, put together from the core's word and the worker's.
+    pub(super) fn close(&self, ending: Ending, now: Time) -> JobEnd {
+        let phase = self.moments.phase();
+        let verdict = match ending {
+            Ending::Finished(Outcome::Completed) => Verdict::Completed,
+            Ending::Finished(Outcome::Failed | Outcome::Fallback) => self
+                .word
+                .lock()
+                .take()
+                .unwrap_or_else(|| Verdict::Panicked("the worker left no word".into())),
+            Ending::QueueTimeout => Verdict::QueueTimeout,
+            Ending::Expired => Verdict::Expired(phase),
+            Ending::Cancelled(reason) => Verdict::Cancelled(reason),
+            Ending::Refused(refusal) => Verdict::Refused(refusal),
+        };
+        JobEnd {
+            verdict,
+            call: self.call(),
+            phases: self.moments.phases(self.received, now),
+        }
+    }
+
+    /// Calls `heard` when the submitter says the word; no longer than the job lives.
+    pub(super) fn listen(
+        &self,
+        cancel: &CancelToken,
+        heard: impl FnOnce(CancelReason) + Send + 'static,
+    ) {
+        let hook = cancel.on_cancel(heard);
+        let mut kept = self.hook.lock();
+        // A job that has ended meanwhile took the hook that was not there yet; it must not keep this one.
+        if self.end.get().is_none() {
+            *kept = Some(hook);
+        }
+    }
+
+    /// Keeps the end for those who wait for it, and wakes them. The first end stays.
+    pub(super) fn keep(&self, end: JobEnd) {
+        let _ = self.end.set(end);
+        // Under the lock, so that the word can't fall between a waiter's look and its sleep.
+        drop(self.waiting.lock());
+        self.ended.notify_all();
+        let hook = self.hook.lock().take();
+        drop(hook);
+    }
+
+    /// The end, if it has come; waits for it until `until`.
+    ///
+    /// A job that does next to nothing ends sooner than a thread falls asleep and wakes up again: so the waiter looks
+    /// a few times, as the channels of crossbeam do, before it lies down.
+    pub(super) fn wait(&self, clock: &SharedClock, until: Time) -> Option<JobEnd> {
+        let backoff = Backoff::new();
+        while self.end.get().is_none() && !backoff.is_completed() {
+            backoff.snooze();
+        }
+        let mut waiting = self.waiting.lock();
+        while self.end.get().is_none() {
+            let left = until.since(clock.now());
+            if left.is_zero() {
+                return None;
+            }
+            self.ended.wait_for(&mut waiting, left);
+        }
+        self.end.get().cloned()
+    }
+}
+
+/// When what happened, on the one clock. Written by the worker, read by whoever looks.
+#[derive(Debug)]
+pub(super) struct Moments {
+    clock: SharedClock,
+    /// The number of the core's last decision to let it wait or start.
+    pub(super) decision: AtomicU64,
+    begun: AtomicU64,
+    connected: AtomicU64,
+    first_byte: AtomicU64,
+    returned: AtomicU64,
+    attempt: AtomicU32,
+}
+
+/// A moment that has not come.
+const NOT_YET: u64 = u64::MAX;
+
+impl Moments {
+    fn new(clock: SharedClock) -> Self {
+        let not_yet = || AtomicU64::new(NOT_YET);
+        Moments {
+            clock,
+            decision: AtomicU64::new(0),
+            begun: not_yet(),
+            connected: not_yet(),
+            first_byte: not_yet(),
+            returned: not_yet(),
+            attempt: AtomicU32::new(0),
+        }
+    }
+
+    /// A worker begins call number `attempt`.
+    pub(super) fn begin(&self, attempt: u32) {
+        for moment in [&self.connected, &self.first_byte, &self.returned] {
+            moment.store(NOT_YET, Ordering::Release);
+        }
+        self.attempt.store(attempt, Ordering::Release);
+        self.mark(&self.begun);
+    }
+
+    /// The call is over.
+    pub(super) fn end_call(&self) {
+        self.mark(&self.returned);
+    }
+
+    /// How far it has come.
+    pub(super) fn phase(&self) -> Phase {
+        match (
+            read(&self.begun),
+            read(&self.connected),
+            read(&self.first_byte),
+        ) {
+            (None, _, _) => Phase::Queue,
+            (Some(_), None, None) => Phase::Connect,
+            (Some(_), Some(_), None) => Phase::FirstByte,
+            (Some(_), _, Some(_)) => Phase::Body,
+        }
+    }
+
+    /// Where the time went, from the receipt at `received` until `now`.
+    pub(super) fn phases(&self, received: Time, now: Time) -> Phases {
+        let begun = read(&self.begun);
+        let connected = read(&self.connected);
+        let between = |from: Option<Time>, to: Option<Time>| match (from, to) {
+            (Some(from), Some(to)) => to.since(from),
+            _ => std::time::Duration::ZERO,
+        };
+        Phases {
+            queue: begun.unwrap_or(now).since(received),
+            connect: between(begun, connected),
+            first_byte: between(connected.or(begun), read(&self.first_byte)),
+            upstream: between(begun, Some(read(&self.returned).unwrap_or(now))),
+            total: now.since(received),
+        }
+    }
+
+    fn mark(&self, moment: &AtomicU64) {
+        moment.store(self.clock.now().as_nanos(), Ordering::Release);
+    }
+}
+
+impl CallWatch for Moments {
+    fn connected(&self, _reused: bool) {
+        self.mark(&self.connected);
+    }
+
+    fn first_byte(&self) {
+        self.mark(&self.first_byte);
+    }
+}
+
+fn read(moment: &AtomicU64) -> Option<Time> {
+    match moment.load(Ordering::Acquire) {
+        NOT_YET => None,
+        nanos => Some(Time::from_nanos(nanos)),
+    }
+}

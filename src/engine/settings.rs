@@ -1,0 +1,59 @@
+//! From the configuration to what the core works by.
+
+use std::sync::Arc;
+
+use crate::admission::{ProviderId, ProviderSettings, QueueSettings, Settings};
+use crate::config::{Config, Provider, ProviderKind};
+
+/// The core's settings for these providers, in this order: one target each.
+pub(super) fn settings(config: &Config, names: &[Arc<str>]) -> Settings {
+    let providers = names
+        .iter()
+        .map(|name| provider(config, config.providers.get(&**name)));
+    Settings {
+        workers: config.engine.workers.unwrap_or(config.limits.global),
+        global: config.limits.global,
+        session: config.limits.session,
+        sessions: config.limits.sessions,
+        session_turn: config.limits.session_turn,
+        queue: queue(config, names.len()),
+        providers: providers.collect(),
+        targets: (0..names.len())
+            .map(|index| ProviderId(index as u32))
+            .collect(),
+    }
+}
+
+fn provider(config: &Config, provider: Option<&Provider>) -> ProviderSettings {
+    match provider {
+        Some(provider) => ProviderSettings {
+            limit: provider.max_inflight,
+            reserves: provider.kind != ProviderKind::Embedded && provider.is_available(),
+        },
+        // A provider handed in by an embedding program without a section of its own.
+        None => ProviderSettings {
+            limit: config.limits.global,
+            reserves: false,
+        },
+    }
+}
+
+fn queue(config: &Config, providers: usize) -> QueueSettings {
+    let queue = &config.queue;
+    let places = |share: f64| (queue.capacity as f64 * share).ceil() as usize;
+    QueueSettings {
+        capacity: queue.capacity,
+        per_session: queue.per_session,
+        max_bytes: queue.max_bytes,
+        // With nobody else to keep places for, one provider may have them all.
+        per_provider: if providers > 1 {
+            places(queue.provider_share)
+        } else {
+            queue.capacity
+        },
+        timeout: queue.timeout,
+        weights: [queue.weights.high, queue.weights.medium, queue.weights.low],
+        pressure_on: places(queue.pressure_on),
+        pressure_off: places(queue.pressure_off),
+    }
+}

@@ -1,0 +1,220 @@
+//! The lock around the core, and the hands that carry out what it says.
+//!
+//! [`Shell::step`] is the only way in: it takes the core's lock, hands over one event, lets go of the lock, and then
+//! carries out the actions on the calling thread. So a worker that gives a permit back starts the next job itself,
+//! and a submitter hands its own job to a worker: one hand-off on the way in, none on the way out.
+//!
+//! Two threads may carry out actions of one job in another order than they were decided. Each such race is closed by
+//! the core, not by luck:
+//!
+//! * *Start after end.* A cancelled job's `End` may be carried out before its `Start`. `End` takes the job off the list;
+//!   `Start` then finds no job and drops the permit, which gives the slot back. If `Start` came first, the worker asks
+//!   [`Core::begin`](crate::admission::Core::begin) and is told *no*.
+//! * *End against a piece.* The job's sink hears `end` from this thread while the worker may be inside `piece`: that is
+//!   the sink's contract.
+//! * *Cancel before submit.* The submitter's token is hooked after the submission, so its word never comes too early to
+//!   find the job.
+//!
+//! Order of carrying out: the job of the worker that speaks is told last, because telling it may block on a slow
+//! client, and others' starts must not wait for that.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam::channel::Sender;
+use parking_lot::{Condvar, Mutex};
+
+use super::job::Speaker;
+use super::live::LiveJob;
+use super::permit::Permit;
+use super::report;
+use super::sessions::SessionTable;
+use super::watchdog::Alarm;
+use crate::admission::{Action, Core, Ending, Event, JobId, PermitKey, StageId, Step, Submission};
+use crate::clock::{SharedClock, Time};
+use crate::providers::Provider;
+use crate::telemetry::{LifecycleLog, Step as LifecycleStep};
+
+/// A job that may run, with the leave to.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) job: Arc<LiveJob>,
+    pub(super) permit: Permit,
+    pub(super) attempt: u32,
+}
+
+/// Somebody to call, with the line of those who wait for it.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) name: Arc<str>,
+    pub(super) provider: Arc<dyn Provider>,
+    pub(super) stage: StageId,
+}
+
+/// The core under its lock, and all that its actions need.
+#[derive(Debug)]
+pub(super) struct Shell {
+    pub(super) clock: SharedClock,
+    core: Mutex<Core>,
+    /// Jobs that have not ended. Never locked while the core is.
+    jobs: Mutex<HashMap<JobId, Arc<LiveJob>>>,
+    /// Signalled when the last job has ended.
+    empty: Condvar,
+    /// By class. Each holds as many as there are workers, so that sending never blocks.
+    ready: [Sender<Ready>; 3],
+    pub(super) targets: Vec<Target>,
+    pub(super) alarm: Alarm,
+    pub(super) lifecycle: Arc<LifecycleLog>,
+    pub(super) sessions: Arc<SessionTable>,
+    next_job: AtomicU64,
+}
+
+impl Shell {
+    pub(super) fn new(
+        clock: SharedClock,
+        core: Core,
+        ready: [Sender<Ready>; 3],
+        targets: Vec<Target>,
+        sessions: Arc<SessionTable>,
+        lifecycle: Arc<LifecycleLog>,
+    ) -> Self {
+        Shell {
+            clock,
+            core: Mutex::new(core),
+            jobs: Mutex::new(HashMap::new()),
+            empty: Condvar::new(),
+            ready,
+            targets,
+            alarm: Alarm::new(),
+            lifecycle,
+            sessions,
+            next_job: AtomicU64::new(1),
+        }
+    }
+
+    /// A name for a new job.
+    pub(super) fn next_job(&self) -> JobId {
+        JobId(self.next_job.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Takes a job in: from here on it ends exactly once.
+    pub(super) fn submit(self: &Arc<Self>, job: Arc<LiveJob>, submission: Submission) {
+        self.jobs.lock().insert(job.id, job);
+        self.step(Event::Submit(submission), None);
+    }
+
+    /// Hands the core one event and carries out what it says. `own` is the job of the worker whose thread this is.
+    pub(super) fn step(self: &Arc<Self>, event: Event, own: Option<JobId>) {
+        let mut actions = Vec::new();
+        let (now, due) = {
+            let mut core = self.core.lock();
+            let now = self.clock.now();
+            core.on(event, now, &mut actions);
+            (now, core.next_due())
+        };
+        self.alarm.set(due);
+        self.carry_out(actions, now, own);
+    }
+
+    /// Whether the worker may make its call.
+    pub(super) fn begin(self: &Arc<Self>, permit: PermitKey, own: JobId) -> bool {
+        let mut actions = Vec::new();
+        let (now, go) = {
+            let mut core = self.core.lock();
+            let now = self.clock.now();
+            (now, core.begin(permit, now, &mut actions))
+        };
+        self.carry_out(actions, now, Some(own));
+        go
+    }
+
+    /// Looks at the core under its lock; `look` must be short and call nobody.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Core, Time) -> T) -> T {
+        let core = self.core.lock();
+        look(&core, self.clock.now())
+    }
+
+    /// The jobs that have not ended.
+    pub(super) fn live(&self) -> Vec<Arc<LiveJob>> {
+        self.jobs.lock().values().cloned().collect()
+    }
+
+    /// Waits until no job lives; `false` when `until` came first.
+    pub(super) fn wait_until_empty(&self, until: Time) -> bool {
+        let mut jobs = self.jobs.lock();
+        while !jobs.is_empty() {
+            let left = until.since(self.clock.now());
+            if left.is_zero() {
+                return false;
+            }
+            self.empty.wait_for(&mut jobs, left);
+        }
+        true
+    }
+
+    fn carry_out(self: &Arc<Self>, actions: Vec<Action>, now: Time, own: Option<JobId>) {
+        let mut last = None;
+        let mut own_end = None;
+        for Action { seq, job, step } in actions {
+            match step {
+                Step::Wait { .. } => self.wait(seq, job, now),
+                Step::Start {
+                    permit, attempt, ..
+                } => self.start(seq, job, permit, attempt, now),
+                Step::End(ending) if own == Some(job) => own_end = Some((seq, job, ending)),
+                Step::End(ending) => last = self.end(seq, job, ending, now, Speaker::Other),
+                // An interrupt follows the end of its job.
+                Step::Interrupt(reason) => {
+                    if let Some(job) = last.take() {
+                        job.call_cancel.cancel(reason);
+                    }
+                }
+            }
+        }
+        if let Some((seq, job, ending)) = own_end {
+            self.end(seq, job, ending, now, Speaker::Worker);
+        }
+    }
+
+    fn wait(&self, seq: u64, id: JobId, now: Time) {
+        let job = self.jobs.lock().get(&id).cloned();
+        if let Some(job) = job {
+            report::decided(self, &job, seq, LifecycleStep::Queued, now);
+        }
+    }
+
+    fn start(self: &Arc<Self>, seq: u64, id: JobId, key: PermitKey, attempt: u32, now: Time) {
+        let permit = Permit::new(Arc::clone(self), key, id);
+        let job = self.jobs.lock().get(&id).cloned();
+        let Some(job) = job else { return };
+        report::decided(self, &job, seq, LifecycleStep::Dequeued, now);
+        let class = job.priority.index();
+        let sent = self.ready[class].try_send(Ready {
+            job,
+            permit,
+            attempt,
+        });
+        // The workers are gone only when the engine has stopped; the permit in the error then goes back by its drop.
+        drop(sent);
+    }
+
+    fn end(
+        &self,
+        seq: u64,
+        id: JobId,
+        ending: Ending,
+        now: Time,
+        speaker: Speaker,
+    ) -> Option<Arc<LiveJob>> {
+        let job = self.jobs.lock().remove(&id)?;
+        let end = job.close(ending, now);
+        report::ended(self, &job, seq, &end, now);
+        job.sink.end(&end, speaker);
+        job.keep(end);
+        if self.jobs.lock().is_empty() {
+            self.empty.notify_all();
+        }
+        Some(job)
+    }
+}

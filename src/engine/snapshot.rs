@@ -1,0 +1,85 @@
+//! What the pages see of the engine at one moment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::job::{CallInfo, Phase, Phases};
+use super::live::LiveJob;
+use super::shell::Shell;
+use crate::admission::CoreView;
+use crate::clock::Time;
+use crate::config::Priority;
+
+/// The engine at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Slots and lines.
+    pub core: CoreView,
+    /// The names of the providers, in the order of `core.providers`.
+    pub providers: Vec<Arc<str>>,
+    /// Workers.
+    pub workers: usize,
+    /// Named sessions that are remembered.
+    pub sessions_known: usize,
+}
+
+/// A job that has not ended, at one moment.
+#[derive(Debug, Clone)]
+pub struct RequestView {
+    /// The id that the caller and the log know it by.
+    pub request_id: Arc<str>,
+    /// The named session, if it belongs to one.
+    pub session: Option<Arc<str>>,
+    /// Its class.
+    pub priority: Priority,
+    /// Where it is called, or will be.
+    pub provider: Arc<str>,
+    /// The model's name at the provider.
+    pub model: Arc<str>,
+    /// The call that is, or was last, under way.
+    pub call: Option<CallInfo>,
+    /// How far it has come.
+    pub phase: Phase,
+    /// How long ago its request was received.
+    pub age: Duration,
+    /// How long until its deadline.
+    pub left: Duration,
+    /// Where the time went so far.
+    pub phases: Phases,
+}
+
+pub(super) fn take(shell: &Shell, workers: usize) -> Snapshot {
+    Snapshot {
+        core: shell.look(|core, now| core.view(now)),
+        providers: shell
+            .targets
+            .iter()
+            .map(|target| target.name.clone())
+            .collect(),
+        workers,
+        sessions_known: shell.sessions.known(),
+    }
+}
+
+/// The jobs that have not ended, oldest first.
+pub(super) fn requests(shell: &Shell) -> Vec<RequestView> {
+    let now = shell.clock.now();
+    let mut live = shell.live();
+    live.sort_by_key(|job| (job.received, job.id));
+    live.iter().map(|job| view(job, now)).collect()
+}
+
+fn view(job: &LiveJob, now: Time) -> RequestView {
+    RequestView {
+        request_id: job.request_id.clone(),
+        session: job.owner.session().cloned(),
+        priority: job.priority,
+        provider: job.provider.clone(),
+        model: job.model.clone(),
+        call: job.call(),
+        phase: job.moments.phase(),
+        age: now.since(job.received),
+        left: job.deadline.since(now),
+        phases: job.moments.phases(job.received, now),
+    }
+}

@@ -1,0 +1,121 @@
+//! A worker: takes the most urgent job that may run, makes its one call, gives the permit back.
+//!
+//! A worker never waits for a slot: what is in the ready channels already has its slots, and there are as many workers
+//! as can be in flight at once. It waits only for work. A panic in a job ends that job: the permit goes back by its
+//! drop, and the worker goes on.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crossbeam::channel::{Receiver, select_biased};
+
+use super::job::{CallInfo, Phase, Verdict};
+use super::live::LiveJob;
+use super::report;
+use super::shell::{Ready, Shell};
+use super::task::TaskContext;
+use crate::admission::Outcome;
+use crate::providers::{Provider, ProviderError};
+use crate::telemetry::Step;
+
+/// Where the workers take their jobs from, by class, and the word to go home: the closing of `quit`.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    pub(super) high: Receiver<Ready>,
+    pub(super) medium: Receiver<Ready>,
+    pub(super) low: Receiver<Ready>,
+    pub(super) quit: Receiver<()>,
+}
+
+/// The thread of one worker.
+pub(super) fn run(shell: &Arc<Shell>, source: &Source) {
+    loop {
+        let ready = select_biased! {
+            recv(source.high) -> ready => ready,
+            recv(source.medium) -> ready => ready,
+            recv(source.low) -> ready => ready,
+            recv(source.quit) -> _ => return,
+        };
+        match ready {
+            Ok(ready) => work(shell, ready),
+            Err(_) => return,
+        }
+    }
+}
+
+fn work(shell: &Arc<Shell>, ready: Ready) {
+    let Ready {
+        job,
+        mut permit,
+        attempt,
+    } = ready;
+    if !shell.begin(permit.key(), job.id) {
+        return;
+    }
+    job.moments.begin(attempt);
+    report::step(shell, &job, Step::SessionAllocated, None);
+    let verdict = call(shell, &job, attempt);
+    permit.report(if verdict == Verdict::Completed {
+        Outcome::Completed
+    } else {
+        Outcome::Failed
+    });
+    *job.word.lock() = Some(verdict);
+    report::step(shell, &job, Step::SessionReleased, None);
+    drop(permit);
+}
+
+/// Makes the call and says how it went.
+fn call(shell: &Shell, job: &LiveJob, attempt: u32) -> Verdict {
+    let Some(mut task) = job.task.lock().take() else {
+        return Verdict::Panicked("its task has run before".into());
+    };
+    let info = CallInfo {
+        provider: job.provider.clone(),
+        model: job.model.clone(),
+        attempt,
+    };
+    let provider = &*shell.targets[job.target].provider;
+    report::step(shell, job, Step::ProviderCallStart, None);
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        job.sink.call(&info);
+        task.call(&context(job, &info, provider))
+    }));
+    job.moments.end_call();
+    let took = job.moments.phases(job.received, shell.clock.now()).upstream;
+    report::step(shell, job, Step::ProviderCallEnd, Some(took));
+    match result {
+        Ok(result) => verdict(result, job.moments.phase()),
+        Err(panic) => Verdict::Panicked(message(&*panic)),
+    }
+}
+
+fn context<'a>(
+    job: &'a LiveJob,
+    info: &'a CallInfo,
+    provider: &'a dyn Provider,
+) -> TaskContext<'a> {
+    TaskContext {
+        provider,
+        info,
+        cancel: &job.call_cancel,
+        deadline: job.deadline,
+        watch: &job.moments,
+        sink: &*job.sink,
+    }
+}
+
+fn verdict(result: Result<(), ProviderError>, phase: Phase) -> Verdict {
+    match result {
+        Ok(()) => Verdict::Completed,
+        Err(error) => Verdict::of_failure(error, phase),
+    }
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".into())
+}

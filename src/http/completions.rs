@@ -1,0 +1,70 @@
+//! `POST /v1/chat/completions`: OpenAI's chat, streaming and not.
+
+use std::sync::Arc;
+
+use super::error::ApiError;
+use super::meta::Meta;
+use super::options::Options;
+use super::sink::{AnswerForm, ChatSink};
+use super::{Api, Visit};
+use crate::cancel::CancelToken;
+use crate::engine::{Ask, ChatTask, JobSpec};
+use crate::wire::parse_request;
+
+impl Api {
+    /// Reads the request, finds out where it goes and until when, and stays with the client until it is answered.
+    pub(super) fn completions(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
+        let parsed = parse_request(&visit.request.body, self.server.json_depth)?;
+        let options = Options::read(&visit.request.head.headers, &parsed.options)?;
+        let chat = parsed.chat;
+        let form = match chat.stream {
+            true => AnswerForm::Stream {
+                include_usage: chat.include_usage,
+            },
+            false => AnswerForm::Whole,
+        };
+        let continues = parsed.options.continuation_id.is_some();
+        let plan = self.engine.plan(
+            chat,
+            &Ask {
+                timeout: options.timeout,
+                continues,
+            },
+        )?;
+        let received = visit.request.received;
+        let deadline = received + plan.timeout;
+        let (provider, model) = (plan.provider.to_string(), plan.model.to_string());
+        let (request, deadline_reason) =
+            (Arc::clone(&plan.request), Arc::clone(&plan.timeout_text));
+        let meta = Meta::new(
+            Arc::clone(visit.request_id),
+            options.session_id(visit.request_id),
+            plan,
+        );
+        let clock = Arc::clone(&self.clock);
+        let sink = ChatSink::new(
+            visit.exchange.clone(),
+            clock,
+            meta,
+            form,
+            self.server.stream_keepalive,
+        );
+        let job = self.engine.submit(JobSpec {
+            task: Box::new(ChatTask::new(request)),
+            provider,
+            model,
+            request_id: Arc::clone(visit.request_id),
+            owner: options.owner(),
+            priority: options.priority,
+            received,
+            deadline,
+            deadline_reason,
+            cancel: CancelToken::new(),
+            sink: sink.clone(),
+            bytes: visit.request.body.len(),
+        });
+        let job = job.map_err(|error| ApiError::internal(error.to_string()))?;
+        sink.attend(&job, self.server.write_timeout);
+        Ok(())
+    }
+}

@@ -1,0 +1,286 @@
+//! What a client is told when it gets no answer: the only place of our status codes.
+//!
+//! An error says who is at fault (`type`), what it is (`code`), and whether sending the same request again can help:
+//! the OpenAI clients retry by themselves unless `x-should-retry: false` says not to, and their retries on top of a
+//! spent deadline were half of the old cascade.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::cancel::CancelReason;
+use crate::door::Response;
+use crate::engine::{ErrorClass, PlanError, ProviderError, Refusal, RefusalReason, Verdict};
+use crate::wire::{ErrorBody, WireError, error_json};
+
+/// Whose fault it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    Caller,
+    Gateway,
+    Provider,
+}
+
+impl Fault {
+    const fn word(self) -> &'static str {
+        match self {
+            Fault::Caller => "caller_error",
+            Fault::Gateway => "gateway_error",
+            Fault::Provider => "provider_error",
+        }
+    }
+}
+
+/// Advice where nobody knows better.
+const SOON: Duration = Duration::from_secs(5);
+/// An error with a longer advice than this is final for clients that retry by themselves.
+const LONG_WAIT: Duration = Duration::from_secs(16);
+
+/// An answer that is an error.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ApiError {
+    pub(super) status: u16,
+    fault: Fault,
+    pub(super) code: String,
+    pub(super) message: String,
+    param: Option<String>,
+    /// When the same request may come again.
+    retry_after: Option<Duration>,
+    /// Sending the same request again can't help.
+    is_final: bool,
+}
+
+impl ApiError {
+    fn new(status: u16, fault: Fault, code: &str, message: impl Into<String>) -> Self {
+        let (code, message) = (code.to_owned(), message.into());
+        ApiError {
+            status,
+            fault,
+            code,
+            message,
+            param: None,
+            retry_after: None,
+            is_final: false,
+        }
+    }
+
+    /// The request is wrong.
+    pub(super) fn invalid(message: impl Into<String>, param: Option<&str>) -> Self {
+        let param = param.map(str::to_owned);
+        ApiError {
+            param,
+            ..ApiError::new(400, Fault::Caller, "invalid_request", message)
+        }
+    }
+
+    /// Nothing is there.
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
+        ApiError::new(404, Fault::Caller, "not_found", message)
+    }
+
+    /// No such model.
+    pub(super) fn model_not_found(name: &str) -> Self {
+        let shown: String = name.chars().take(128).collect();
+        let message = format!("no model is called {shown:?}");
+        ApiError::new(404, Fault::Caller, "model_not_found", message).never()
+    }
+
+    /// Something is there, but not for this method.
+    pub(super) fn method_not_allowed(message: impl Into<String>) -> Self {
+        ApiError::new(405, Fault::Caller, "method_not_allowed", message)
+    }
+
+    /// The host or the origin is not ours.
+    pub(super) fn forbidden(message: impl Into<String>) -> Self {
+        ApiError::new(403, Fault::Caller, "forbidden", message)
+    }
+
+    /// We did something wrong.
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        ApiError::new(500, Fault::Gateway, "internal_error", message)
+    }
+
+    /// What the door itself decided about a request's framing.
+    pub(super) fn framing(status: u16, message: &str) -> Self {
+        match status {
+            503 => ApiError::new(503, Fault::Gateway, "over_capacity", message)
+                .after(Duration::from_secs(1)),
+            408 => ApiError::new(408, Fault::Caller, "request_timeout", message),
+            413 | 431 => ApiError::new(status, Fault::Caller, "request_too_large", message).never(),
+            _ => ApiError::new(status, Fault::Caller, "invalid_request", message).never(),
+        }
+    }
+
+    /// How a job ended; `None` for one that completed.
+    pub(super) fn of_verdict(verdict: &Verdict) -> Option<Self> {
+        Some(match verdict {
+            Verdict::Completed => return None,
+            Verdict::Failed(error) => of_provider(error),
+            Verdict::Panicked(_) => {
+                ApiError::internal("the request failed inside the gateway; its log says why")
+            }
+            Verdict::QueueTimeout => {
+                let message =
+                    "the request waited in line for longer than the queue timeout (queue.timeout)";
+                let error = ApiError::new(503, Fault::Gateway, "queue_timeout", message);
+                error.after(SOON).never()
+            }
+            Verdict::Expired(phase) => {
+                let message = format!("the deadline passed; phase: {phase}");
+                ApiError::new(504, Fault::Gateway, "deadline_exceeded", message).never()
+            }
+            Verdict::Cancelled(reason) => of_cancel(*reason),
+            Verdict::Refused(refusal) => of_refusal(refusal),
+        })
+    }
+
+    /// The body, with our own object beside the error.
+    pub(super) fn json(&self, pointsman: Option<&Value>) -> Vec<u8> {
+        let body = ErrorBody {
+            message: self.message.clone(),
+            kind: Some(self.fault.word().into()),
+            code: Some(self.code.clone()),
+            param: self.param.clone(),
+        };
+        error_json(&body, pointsman)
+    }
+
+    /// The answer.
+    pub(super) fn response(&self, pointsman: Option<&Value>) -> Response {
+        let mut response =
+            Response::new(self.status).with_body("application/json", self.json(pointsman));
+        if let Some(wait) = self.retry_after {
+            let seconds = wait.as_millis().div_ceil(1000).max(1);
+            response = response.with_header("Retry-After", &seconds.to_string());
+        }
+        if self.is_final {
+            response = response.with_header("x-should-retry", "false");
+        }
+        response
+    }
+
+    fn after(self, wait: Duration) -> Self {
+        let is_final = self.is_final || wait > LONG_WAIT;
+        ApiError {
+            retry_after: Some(wait),
+            is_final,
+            ..self
+        }
+    }
+
+    fn never(self) -> Self {
+        ApiError {
+            is_final: true,
+            ..self
+        }
+    }
+}
+
+impl From<WireError> for ApiError {
+    fn from(error: WireError) -> Self {
+        ApiError::invalid(error.to_string(), error.param())
+    }
+}
+
+impl From<PlanError> for ApiError {
+    fn from(error: PlanError) -> Self {
+        let message = error.to_string();
+        match error {
+            PlanError::UnknownModel { .. } => {
+                let error = ApiError::new(404, Fault::Caller, "model_not_found", message);
+                ApiError {
+                    param: Some("model".into()),
+                    ..error.never()
+                }
+            }
+            PlanError::Unavailable { .. } => {
+                ApiError::new(503, Fault::Gateway, "provider_unavailable", message)
+                    .after(SOON)
+                    .never()
+            }
+            PlanError::TooLong { .. } => {
+                let error = ApiError::new(400, Fault::Caller, "context_length_exceeded", message);
+                ApiError {
+                    param: Some("messages".into()),
+                    ..error.never()
+                }
+            }
+        }
+    }
+}
+
+/// What a provider said, as what it is.
+fn of_provider(error: &ProviderError) -> ApiError {
+    let status = |default: u16| {
+        error
+            .status
+            .filter(|status| (400..600).contains(status))
+            .unwrap_or(default)
+    };
+    let provider =
+        |status: u16, code: &str| ApiError::new(status, Fault::Provider, code, &*error.message);
+    let told = match error.class {
+        ErrorClass::Connect | ErrorClass::ConnectTimeout => provider(502, "provider_unavailable"),
+        ErrorClass::FirstByteTimeout | ErrorClass::IdleTimeout => provider(504, "provider_timeout"),
+        ErrorClass::RateLimited => provider(429, "provider_rate_limited").after(SOON),
+        ErrorClass::Overloaded => provider(503, "provider_overloaded").after(SOON),
+        ErrorClass::PlanWindow => provider(429, "provider_rate_limited").after(SOON).never(),
+        ErrorClass::Quota => provider(429, "insufficient_quota").after(SOON).never(),
+        ErrorClass::Auth => provider(401, "provider_auth").never(),
+        ErrorClass::Forbidden => provider(403, "provider_auth").never(),
+        ErrorClass::ModelNotFound => provider(404, "model_not_found").never(),
+        ErrorClass::ContextLength => caller(provider(400, "context_length_exceeded")),
+        ErrorClass::ContentFilter => caller(provider(400, "content_filter")),
+        ErrorClass::InvalidRequest => caller(provider(status(400).min(499), "invalid_request")),
+        ErrorClass::ServerError => provider(502, "provider_failed"),
+        ErrorClass::Incomplete => provider(502, "provider_incomplete"),
+        ErrorClass::Malformed => provider(502, "provider_malformed"),
+        ErrorClass::Cancelled(reason) => return of_cancel(reason),
+    };
+    let told = ApiError {
+        param: error.param.clone(),
+        ..told
+    };
+    match error.retry_after {
+        Some(wait) => told.after(wait),
+        None => told,
+    }
+}
+
+/// The provider refused what the caller sent: the same again will be refused again.
+fn caller(error: ApiError) -> ApiError {
+    ApiError {
+        fault: Fault::Caller,
+        ..error.never()
+    }
+}
+
+fn of_cancel(reason: CancelReason) -> ApiError {
+    let message = reason.to_string();
+    match reason {
+        CancelReason::Stopping => {
+            ApiError::new(503, Fault::Gateway, "stopping", message).after(SOON)
+        }
+        CancelReason::Deadline => {
+            ApiError::new(504, Fault::Gateway, "deadline_exceeded", message).never()
+        }
+        // The status that nginx made known for a request whose client is gone or wants it no more.
+        CancelReason::Requested | CancelReason::ClientLeft => {
+            ApiError::new(499, Fault::Caller, "cancelled", message).never()
+        }
+    }
+}
+
+fn of_refusal(refusal: &Refusal) -> ApiError {
+    let message = format!("the request was not taken in: {}", refusal.reason);
+    let (status, fault, code) = match refusal.reason {
+        RefusalReason::SessionQueueFull => (429, Fault::Caller, "over_capacity"),
+        RefusalReason::Stopping => (503, Fault::Gateway, "stopping"),
+        RefusalReason::QueueFull
+        | RefusalReason::QueueBytes
+        | RefusalReason::ProviderQueueFull
+        | RefusalReason::WaitTooLong { .. }
+        | RefusalReason::Displaced => (503, Fault::Gateway, "over_capacity"),
+    };
+    ApiError::new(status, fault, code, message).after(refusal.retry_after)
+}

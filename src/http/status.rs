@@ -1,0 +1,194 @@
+//! The operation routes: is it alive, is it ready, what is it doing, who waits for what.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use super::{Api, Visit};
+use crate::cancel::CancelReason;
+use crate::config::Priority;
+use crate::engine::{Phase, Phases, RequestView, Snapshot};
+
+impl Api {
+    /// `GET /healthz`: 200 while the books are right, 503 with what is wrong otherwise.
+    pub(super) fn health(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
+        let snapshot = self.engine.snapshot();
+        let audit = self.engine.audit();
+        let body = json!({
+            "status": if audit.is_ok() { "ok" } else { "unhealthy" },
+            "audit": audit.as_ref().err(),
+            "in_flight": snapshot.core.in_use,
+            "waiting": snapshot.core.waiting,
+            "uptime_s": seconds(self.clock.now().since(self.started)),
+        });
+        visit.json(if audit.is_ok() { 200 } else { 503 }, &body)
+    }
+
+    /// `GET /readyz`: 200 while new requests are welcome, 503 while it stops or is under pressure.
+    pub(super) fn ready(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
+        let core = self.engine.snapshot().core;
+        let state = match (core.stopping, core.pressure) {
+            (true, _) => "stopping",
+            (false, true) => "under pressure",
+            (false, false) => "ready",
+        };
+        let body = json!({ "status": state, "waiting": core.waiting });
+        visit.json(if state == "ready" { 200 } else { 503 }, &body)
+    }
+
+    /// `GET /api/status`: slots, lines, sessions, providers, threads.
+    pub(super) fn status(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
+        let snapshot = self.engine.snapshot();
+        let statistics = self.lifecycle.statistics();
+        let core = &snapshot.core;
+        let body = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "profile": self.profile.to_string(),
+            "uptime_s": seconds(self.clock.now().since(self.started)),
+            "state": if core.stopping { "stopping" } else { "serving" },
+            "slots": {
+                "global": { "in_use": core.in_use, "limit": core.limit, "peak": core.peak },
+                "providers": self.providers_json(&snapshot),
+                "taken": core.taken,
+                "given_back": core.given_back,
+                "late_returns": core.late_returns,
+            },
+            "queue": {
+                "waiting": core.waiting,
+                "bytes": core.waiting_bytes,
+                "pressure": core.pressure,
+                "classes": classes(&snapshot),
+            },
+            "sessions": { "active": core.sessions, "limit": core.sessions_limit, "known": snapshot.sessions_known },
+            "requests": {
+                "received": statistics.received,
+                "active": statistics.active,
+                "completed": statistics.completed,
+                "timeout": statistics.timeout,
+                "error": statistics.error,
+                "cancelled": statistics.cancelled,
+                "refused": statistics.refused,
+            },
+            "threads": { "workers": snapshot.workers },
+        });
+        visit.json(200, &body)
+    }
+
+    /// `GET /api/requests`: the requests that have not ended, oldest first.
+    pub(super) fn requests(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
+        let active: Vec<Value> = self.engine.requests().iter().map(request).collect();
+        visit.json(200, &json!({ "active": active }))
+    }
+
+    /// `GET /api/requests/{id}`: the story of one request, as far as it is remembered.
+    pub(super) fn request(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
+        let now = self.clock.now();
+        let events = self.lifecycle.of_request(visit.rest(), now);
+        if events.is_empty() {
+            return Err(ApiError::not_found(format!(
+                "no request {:?} is remembered",
+                visit.rest()
+            )));
+        }
+        let steps: Vec<Value> = events
+            .iter()
+            .map(|event| {
+                json!({
+                    "seq": event.seq,
+                    "step": event.step.name(),
+                    "ago_s": seconds(now.since(event.at)),
+                    "took_s": event.took.map(seconds),
+                    "thread": &*event.thread,
+                    "session": event.session.as_deref(),
+                    "provider": event.provider.as_deref(),
+                    "model": event.model.as_deref(),
+                })
+            })
+            .collect();
+        let active = self
+            .engine
+            .requests()
+            .iter()
+            .find(|view| *view.request_id == *visit.rest())
+            .map(request);
+        visit.json(
+            200,
+            &json!({ "request_id": visit.rest(), "steps": steps, "active": active }),
+        )
+    }
+
+    /// `DELETE /api/requests/{id}`: ends a request, in line or in its call.
+    pub(super) fn cancel(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
+        let count = self.engine.cancel(visit.rest(), CancelReason::Requested);
+        if count == 0 {
+            return Err(ApiError::not_found(format!(
+                "no request {:?} is active",
+                visit.rest()
+            )));
+        }
+        visit.json(
+            200,
+            &json!({ "request_id": visit.rest(), "cancelled": count }),
+        )
+    }
+
+    fn providers_json(&self, snapshot: &Snapshot) -> Value {
+        let views = snapshot.providers.iter().zip(&snapshot.core.providers);
+        let provider = |(name, view): (&std::sync::Arc<str>, &crate::engine::ProviderView)| {
+            let missing = self.missing_keys.get(&**name);
+            let body = json!({
+                "in_use": view.in_use,
+                "limit": view.limit,
+                "waiting": view.waiting,
+                "available": missing.is_none(),
+                "advice": missing,
+            });
+            (name.to_string(), body)
+        };
+        Value::Object(views.map(provider).collect())
+    }
+}
+
+/// Where the time went, as answers and pages have it: seconds.
+pub(super) fn phases(phases: &Phases) -> Value {
+    json!({
+        "queue_s": seconds(phases.queue),
+        "connect_s": seconds(phases.connect),
+        "first_byte_s": seconds(phases.first_byte),
+        "upstream_s": seconds(phases.upstream),
+        "total_s": seconds(phases.total),
+    })
+}
+
+fn classes(snapshot: &Snapshot) -> Value {
+    let class = |priority: Priority| {
+        let view = snapshot.core.classes[priority.index()];
+        (
+            priority.to_string(),
+            json!({ "waiting": view.waiting, "oldest_s": seconds(view.oldest) }),
+        )
+    };
+    Value::Object(Priority::ALL.map(class).into_iter().collect())
+}
+
+fn request(view: &RequestView) -> Value {
+    json!({
+        "request_id": &*view.request_id,
+        "session_id": view.session.as_deref(),
+        "priority": view.priority.to_string(),
+        "provider": &*view.provider,
+        "model": &*view.model,
+        "state": if view.phase == Phase::Queue { "IDLE" } else { "PROCESSING" },
+        "phase": view.phase.to_string(),
+        "attempt": view.call.as_ref().map_or(0, |call| call.attempt),
+        "age_s": seconds(view.age),
+        "deadline_in_s": seconds(view.left),
+        "phases": phases(&view.phases),
+    })
+}
+
+/// Seconds to the millisecond.
+fn seconds(length: Duration) -> f64 {
+    (length.as_secs_f64() * 1000.0).round() / 1000.0
+}

@@ -1,0 +1,308 @@
+//! One exchange: a request, its answer, and how long each step of it may take.
+//!
+//! ```text
+//!  Connecting --stands--> Waiting --received--> Receiving --finish--> Finishing
+//! ```
+//!
+//! All edges are the calling thread's. Each phase has one bound of its own, and the deadline bounds them all:
+//!
+//! | phase | bound | when it is over |
+//! |---|---|---|
+//! | `Connecting`: lookup, TCP, TLS | `timeouts.connect`, in all | `Connect { timed_out: true }` |
+//! | `Waiting`: sending, and nothing back yet | `timeouts.first_byte`, in all | `FirstByteTimeout` |
+//! | `Receiving`: head and body | `timeouts.idle`, anew for every wait | `IdleTimeout` |
+//! | `Finishing`: the answer's end, for the pool's sake | what [`Exchange::finish_by`] says | `IdleTimeout` |
+//!
+//! Every wait on the socket is in [`Exchange::wait`], and every read and write asks [`Exchange::admit`] first. So
+//! a peer that trickles can't outlive the deadline, and none of the HTTP client's own timeouts is needed.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::cancel::CancelToken;
+use crate::clock::{SharedClock, Time};
+use crate::config::Timeouts;
+
+use super::error::TransportError;
+use super::grip::Grip;
+
+/// The longest single poll; longer waits are several of them.
+const LONGEST_POLL: Duration = Duration::from_secs(3600);
+
+/// A request and its answer, seen from the socket.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    clock: SharedClock,
+    token: CancelToken,
+    deadline: Time,
+    connect_by: Time,
+    first_byte: Option<Duration>,
+    idle: Duration,
+    /// Shared with the cancel hook.
+    grip: Arc<Grip>,
+    /// Locked by the calling thread alone; a lock because the HTTP client wants its transports `Sync`.
+    progress: Mutex<Progress>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    phase: Phase,
+    /// Whether the connection came from the pool.
+    reused: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Waiting { until: Time },
+    Receiving,
+    Finishing { until: Time },
+}
+
+/// Whose time is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    Connect,
+    FirstByte,
+    Idle,
+    Deadline,
+}
+
+impl Bound {
+    fn into_error(self) -> TransportError {
+        match self {
+            Bound::Connect => TransportError::Connect {
+                detail: "timed out".into(),
+                timed_out: true,
+            },
+            Bound::FirstByte => TransportError::FirstByteTimeout,
+            Bound::Idle => TransportError::IdleTimeout,
+            Bound::Deadline => TransportError::Deadline,
+        }
+    }
+}
+
+impl Exchange {
+    /// An exchange that begins now.
+    pub(super) fn new(
+        clock: &SharedClock,
+        timeouts: &Timeouts,
+        token: &CancelToken,
+        deadline: Time,
+    ) -> Self {
+        Exchange {
+            clock: Arc::clone(clock),
+            token: token.clone(),
+            deadline,
+            connect_by: clock.now() + timeouts.connect,
+            first_byte: timeouts.first_byte,
+            idle: timeouts.idle,
+            grip: Arc::default(),
+            progress: Mutex::new(Progress {
+                phase: Phase::Connecting,
+                reused: false,
+            }),
+        }
+    }
+
+    /// The exchange's hold on its socket.
+    pub(super) fn grip(&self) -> &Arc<Grip> {
+        &self.grip
+    }
+
+    /// What cancels it.
+    pub(super) fn token(&self) -> &CancelToken {
+        &self.token
+    }
+
+    /// What time it is.
+    pub(super) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// Puts `socket` under the cancel hook.
+    ///
+    /// # Errors
+    /// [`TransportError::Cancelled`] if the word was said already.
+    pub(super) fn hold(&self, socket: &Arc<TcpStream>) -> Result<(), TransportError> {
+        // The hook runs after the reason is set, so whoever finds the grip cut finds a reason too.
+        self.grip.hold(socket).or_else(|_| self.check())
+    }
+
+    /// The connection stands; from here on the first byte is waited for.
+    pub(super) fn stands(&self, reused: bool) {
+        let until = self
+            .first_byte
+            .map_or(Time::NEVER, |timeout| self.now() + timeout);
+        let mut progress = self.progress.lock();
+        if progress.phase == Phase::Connecting {
+            *progress = Progress {
+                phase: Phase::Waiting { until },
+                reused,
+            };
+        }
+    }
+
+    /// Bytes of the answer came in.
+    pub(super) fn received(&self) {
+        let mut progress = self.progress.lock();
+        if let Phase::Waiting { .. } = progress.phase {
+            progress.phase = Phase::Receiving;
+        }
+    }
+
+    /// What is still to come is worth waiting for until `until`, and no longer.
+    pub(super) fn finish_by(&self, until: Time) {
+        self.progress.lock().phase = Phase::Finishing { until };
+    }
+
+    /// Whether the connection was reused, once it stands.
+    pub(super) fn stood(&self) -> Option<bool> {
+        let progress = *self.progress.lock();
+        (progress.phase != Phase::Connecting).then_some(progress.reused)
+    }
+
+    /// The peer closed the connection, as `detail` says.
+    pub(super) fn closed(&self, detail: impl ToString) -> TransportError {
+        let progress = *self.progress.lock();
+        match progress.phase {
+            Phase::Connecting => TransportError::connect(detail),
+            Phase::Waiting { .. } | Phase::Receiving | Phase::Finishing { .. } => {
+                TransportError::Closed {
+                    reused: progress.reused,
+                    before_answer: matches!(progress.phase, Phase::Waiting { .. }),
+                    detail: detail.to_string(),
+                }
+            }
+        }
+    }
+
+    /// Whether the exchange may go on, as far as its token is concerned.
+    pub(super) fn check(&self) -> Result<(), TransportError> {
+        match self.token.reason() {
+            Some(reason) => Err(TransportError::Cancelled(reason)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the next read or write may be tried.
+    pub(super) fn admit(&self) -> Result<(), TransportError> {
+        self.check()?;
+        let now = self.now();
+        let (until, bound) = self.bound(now);
+        if now < until {
+            Ok(())
+        } else {
+            Err(bound.into_error())
+        }
+    }
+
+    /// Until when a wait that begins now may last.
+    pub(super) fn until(&self) -> Time {
+        self.bound(self.now()).0
+    }
+
+    fn bound(&self, now: Time) -> (Time, Bound) {
+        let phase = self.progress.lock().phase;
+        let (until, bound) = match phase {
+            Phase::Connecting => (self.connect_by, Bound::Connect),
+            Phase::Waiting { until } => (until, Bound::FirstByte),
+            Phase::Receiving => (now + self.idle, Bound::Idle),
+            Phase::Finishing { until } => (until, Bound::Idle),
+        };
+        if self.deadline <= until {
+            (self.deadline, Bound::Deadline)
+        } else {
+            (until, bound)
+        }
+    }
+
+    /// Waits until `socket` is ready for `events`, the exchange is cancelled or its time is up.
+    pub(super) fn wait(&self, socket: &TcpStream, events: PollFlags) -> Result<(), TransportError> {
+        let (until, bound) = self.bound(self.now());
+        if self.wait_until(socket, events, until)? {
+            Ok(())
+        } else {
+            Err(bound.into_error())
+        }
+    }
+
+    /// Waits until `socket` is ready for `events` (true) or `until` has come (false).
+    pub(super) fn wait_until(
+        &self,
+        socket: &TcpStream,
+        events: PollFlags,
+        until: Time,
+    ) -> Result<bool, TransportError> {
+        loop {
+            self.check()?;
+            let left = until.until(self.now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            match poll(&mut [PollFd::new(socket, events)], Some(&timespec(left))) {
+                Ok(0) | Err(Errno::INTR) => {}
+                // The hook may have woken us: what the socket says then is of no interest.
+                Ok(_) => return self.check().map(|()| true),
+                Err(error) => return Err(self.closed(error)),
+            }
+        }
+    }
+}
+
+fn timespec(length: Duration) -> Timespec {
+    let length = length.min(LONGEST_POLL);
+    Timespec {
+        tv_sec: i64::try_from(length.as_secs()).expect("an hour fits"),
+        tv_nsec: length.subsec_nanos().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    fn check(deadline_ms: u64, step: impl Fn(&Exchange), wait_ms: u64, expected: TransportError) {
+        let manual = Arc::new(ManualClock::new());
+        let clock: SharedClock = manual.clone();
+        let timeouts = super::super::tests::timeouts();
+        let deadline = Time::ZERO + Duration::from_millis(deadline_ms);
+        let exchange = Exchange::new(&clock, &timeouts, &CancelToken::new(), deadline);
+        step(&exchange);
+        assert_eq!(
+            exchange.until(),
+            Time::ZERO + Duration::from_millis(wait_ms)
+        );
+        assert_eq!(exchange.admit(), Ok(()));
+        manual.advance(Duration::from_millis(deadline_ms));
+        assert!(exchange.admit().is_err());
+        assert_eq!(exchange.bound(Time::ZERO).1.into_error(), expected);
+    }
+
+    #[test]
+    fn each_phase_has_a_bound_of_its_own_and_the_deadline_is_above_all() {
+        let connect = Bound::Connect.into_error();
+        check(60_000, |_| (), 10_000, connect);
+        check(5_000, |_| (), 5_000, TransportError::Deadline);
+        let stands = |e: &Exchange| e.stands(false);
+        check(60_000, stands, 20_000, TransportError::FirstByteTimeout);
+        check(5_000, stands, 5_000, TransportError::Deadline);
+        let receives = |e: &Exchange| {
+            e.stands(true);
+            e.received();
+            assert_eq!(e.stood(), Some(true));
+        };
+        check(5_000, receives, 5_000, TransportError::Deadline);
+        let clock: SharedClock = Arc::new(ManualClock::new());
+        let timeouts = super::super::tests::timeouts();
+        let exchange = Exchange::new(&clock, &timeouts, &CancelToken::new(), Time::NEVER);
+        receives(&exchange);
+        assert_eq!(exchange.until(), Time::ZERO + timeouts.idle);
+    }
+}

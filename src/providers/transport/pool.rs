@@ -1,0 +1,249 @@
+//! The connections to one provider, each with an HTTP client of its own.
+//!
+//! The client has a pool too, but it can't tell a connection which call it serves, has no age limit and counts
+//! nothing. So each of its pools is made to hold one connection, and this pool holds the clients: a client costs
+//! a few small allocations, and they share what is dear (TLS settings and sessions, names).
+//!
+//! Nobody waits here. A call comes with its provider's permit, and there are at least as many places as permits;
+//! a call over the bound (a reclaimed one may still be closing) is served all the same and its connection not kept.
+//!
+//! The last connection given back is the first one taken: the rest can grow old and go. Old ones are looked for
+//! whenever one is taken or given back. Sockets are closed outside the lock.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use ureq::Agent;
+use ureq::config::{AutoHeaderValue, Config};
+use ureq::http::Uri;
+use ureq::tls::TlsConfig;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{Connector, NextTimeout};
+
+use crate::clock::{SharedClock, Time};
+use crate::config;
+
+use super::names::Names;
+use super::socket::{EarConnector, SharedTls, Slot, SocketConnector};
+
+/// Bytes of each of a connection's buffers. The client's default of 128 KiB would be 256 MiB at 1,000 calls in flight.
+const BUFFER_BYTES: usize = 16 * 1024;
+/// Bytes of an answer's head; less than the buffer, so that one too long is told from one cut off.
+const HEAD_BYTES: usize = 15 * 1024;
+
+/// What the pool has done and holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct PoolStats {
+    /// Connections that serve a call.
+    pub(crate) active: usize,
+    /// Connections that wait for one.
+    pub(crate) idle: usize,
+    /// Places.
+    pub(crate) max: usize,
+    /// Calls begun.
+    pub(crate) checkouts: u64,
+    /// Calls ended.
+    pub(crate) checkins: u64,
+    /// Calls that left no usable connection behind: refused, cut, broken off, closed by the peer.
+    pub(crate) failed: u64,
+    /// Connections closed for their age, or because there was no place.
+    pub(crate) recycled: u64,
+}
+
+/// Clients with a connection, for one provider.
+#[derive(Debug)]
+pub(super) struct Pool {
+    limits: config::Pool,
+    clock: SharedClock,
+    names: Names,
+    tls: SharedTls,
+    settings: Config,
+    books: Mutex<Books>,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    /// The one given back last is the last.
+    idle: Vec<Client>,
+    stats: PoolStats,
+}
+
+#[derive(Debug)]
+struct Client {
+    agent: Agent,
+    slot: Arc<Slot>,
+    idle_since: Time,
+}
+
+impl Pool {
+    pub(super) fn new(
+        limits: &config::Pool,
+        names: Names,
+        clock: SharedClock,
+        tls: TlsConfig,
+    ) -> Self {
+        Pool {
+            limits: limits.clone(),
+            clock,
+            names,
+            tls: SharedTls::default(),
+            settings: settings(tls),
+            books: Mutex::default(),
+        }
+    }
+
+    /// A client for one call: with a connection if one is idle, else it will make one.
+    pub(super) fn lease(self: &Arc<Self>) -> Lease {
+        let now = self.clock.now();
+        let (client, old) = {
+            let mut books = self.books.lock();
+            books.stats.checkouts += 1;
+            books.stats.active += 1;
+            let old = self.retire(&mut books, now);
+            (books.idle.pop(), old)
+        };
+        drop(old);
+        Lease {
+            client: Some(client.unwrap_or_else(|| self.client(now))),
+            pool: Arc::clone(self),
+        }
+    }
+
+    pub(super) fn stats(&self) -> PoolStats {
+        let books = self.books.lock();
+        PoolStats {
+            idle: books.idle.len(),
+            max: self.limits.max_connections,
+            ..books.stats
+        }
+    }
+
+    fn give_back(&self, mut client: Client) {
+        let now = self.clock.now();
+        client.idle_since = now;
+        let kept = client.slot.kept().is_some();
+        let mut books = self.books.lock();
+        books.stats.checkins += 1;
+        books.stats.active -= 1;
+        if kept {
+            books.idle.push(client);
+        } else {
+            books.stats.failed += 1;
+        }
+        let old = self.retire(&mut books, now);
+        drop(books);
+        drop(old);
+    }
+
+    /// Takes out what is too old or too many, the oldest first.
+    fn retire(&self, books: &mut Books, now: Time) -> Vec<Client> {
+        let places = self
+            .limits
+            .max_connections
+            .saturating_sub(books.stats.active);
+        let mut surplus = books.idle.len().saturating_sub(places);
+        let old: Vec<Client> = books
+            .idle
+            .extract_if(.., |client| {
+                let too_many = surplus > 0;
+                surplus = surplus.saturating_sub(1);
+                too_many || self.is_old(client, now)
+            })
+            .collect();
+        books.stats.recycled += old.len() as u64;
+        old
+    }
+
+    fn is_old(&self, client: &Client, now: Time) -> bool {
+        let opened = client.slot.kept().unwrap_or(Time::ZERO);
+        now.since(client.idle_since) >= self.limits.max_idle_age
+            || now.since(opened) >= self.limits.max_age
+    }
+
+    fn client(&self, now: Time) -> Client {
+        let slot = Arc::new(Slot::default());
+        let socket = SocketConnector {
+            slot: Arc::clone(&slot),
+            names: self.names.clone(),
+        };
+        let ear = EarConnector {
+            slot: Arc::clone(&slot),
+        };
+        let chain = socket.chain(self.tls.clone()).chain(ear);
+        Client {
+            agent: Agent::with_parts(self.settings.clone(), chain, NoResolver),
+            slot,
+            idle_since: now,
+        }
+    }
+}
+
+/// A client on loan; dropping it gives it back.
+#[derive(Debug)]
+pub(super) struct Lease {
+    /// `None` only while it is dropped.
+    client: Option<Client>,
+    pool: Arc<Pool>,
+}
+
+impl Lease {
+    pub(super) fn agent(&self) -> &Agent {
+        &self.client().agent
+    }
+
+    pub(super) fn slot(&self) -> &Slot {
+        &self.client().slot
+    }
+
+    fn client(&self) -> &Client {
+        self.client
+            .as_ref()
+            .expect("a lease has a client until it is dropped")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            self.pool.give_back(client);
+        }
+    }
+}
+
+/// What the client must not do by itself: follow redirects (a provider could send us to an internal address, with
+/// our key), make errors of statuses (a 429 would lose its headers and body), ask for compression (an
+/// event stream would come in blocks), or take a proxy from the environment: its variables are set for other
+/// programs on the box, and a proxy would see who talks to whom. There is no proxy support.
+fn settings(tls: TlsConfig) -> Config {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .tls_config(tls)
+        .user_agent(concat!("pointsman/", env!("CARGO_PKG_VERSION")))
+        .accept(AutoHeaderValue::None)
+        .accept_encoding("identity")
+        .input_buffer_size(BUFFER_BYTES)
+        .output_buffer_size(BUFFER_BYTES)
+        .max_response_header_size(HEAD_BYTES)
+        .max_idle_connections(1)
+        .max_idle_connections_per_host(1)
+        .max_idle_age(std::time::Duration::MAX)
+        .build()
+}
+
+/// The client resolves before it looks for an idle connection; we look names up only to make one (see `socket.rs`).
+#[derive(Debug)]
+struct NoResolver;
+
+impl Resolver for NoResolver {
+    fn resolve(
+        &self,
+        _: &Uri,
+        _: &Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        Ok(self.empty())
+    }
+}

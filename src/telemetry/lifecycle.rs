@@ -1,0 +1,480 @@
+//! The lifecycle log: each step of each request, for as long as the configuration says.
+//!
+//! # Order
+//!
+//! The admission core numbers its decisions under its lock, but what follows from them is carried out, and recorded
+//! here, by different threads in any order. So an [`Event`] carries the number of the decision that it follows from,
+//! and whoever reads is given the events of a request by number; events of one decision (a start is a
+//! [`Step::Dequeued`], a [`Step::SessionAllocated`] and a [`Step::ProviderCallStart`]) by the order of the steps; and
+//! those that are still equal by time. What comes before the first decision ([`Step::Received`]) has number 0.
+//!
+//! # Cost
+//!
+//! Every request pushes some ten events from the threads that carry it, so a push takes one short lock: it writes one
+//! entry, takes at most [`EVICT`] old ones out, and drops those after the lock is released. Nothing is allocated
+//! but the ring itself as it first fills. A reader walks the ring in slices of [`SLICE`] entries and lets go of the lock
+//! between them; entries are numbered from the first that was ever pushed, so a slice that was evicted meanwhile is
+//! skipped, and none is read twice.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clock::Time;
+use crate::config::Telemetry;
+
+/// How many old events one push takes out: more than one, so that what is too old goes although only pushes do it.
+const EVICT: usize = 2;
+/// How many events a reader looks at under one lock.
+const SLICE: u64 = 256;
+/// Events for which the ring has room from the start; a larger ring grows into its size.
+const PREALLOCATED: usize = 16_384;
+
+/// A step in the life of a request. The order of the variants is the order of steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Step {
+    /// Its head was read.
+    Received,
+    /// It waits in line, holding nothing.
+    Queued,
+    /// Its turn came: all of its slots were taken together.
+    Dequeued,
+    /// The slot of its session, among them, is taken.
+    SessionAllocated,
+    /// A call to the provider begins.
+    ProviderCallStart,
+    /// The call is over, to the last byte.
+    ProviderCallEnd,
+    /// The slot of its session is free again, with all the others.
+    SessionReleased,
+    /// It ended well.
+    Completed,
+    /// Its deadline passed, or the queue timeout.
+    Timeout,
+    /// It failed.
+    Error,
+    /// Somebody cancelled it.
+    Cancelled,
+    /// It was not taken in.
+    Refused,
+}
+
+impl Step {
+    /// All, in order.
+    pub const ALL: [Step; 12] = [
+        Step::Received,
+        Step::Queued,
+        Step::Dequeued,
+        Step::SessionAllocated,
+        Step::ProviderCallStart,
+        Step::ProviderCallEnd,
+        Step::SessionReleased,
+        Step::Completed,
+        Step::Timeout,
+        Step::Error,
+        Step::Cancelled,
+        Step::Refused,
+    ];
+
+    /// Its name in pages and exports: `RECEIVED`, `PROVIDER_CALL_START`, ...
+    pub const fn name(self) -> &'static str {
+        match self {
+            Step::Received => "RECEIVED",
+            Step::Queued => "QUEUED",
+            Step::Dequeued => "DEQUEUED",
+            Step::SessionAllocated => "SESSION_ALLOCATED",
+            Step::ProviderCallStart => "PROVIDER_CALL_START",
+            Step::ProviderCallEnd => "PROVIDER_CALL_END",
+            Step::SessionReleased => "SESSION_RELEASED",
+            Step::Completed => "COMPLETED",
+            Step::Timeout => "TIMEOUT",
+            Step::Error => "ERROR",
+            Step::Cancelled => "CANCELLED",
+            Step::Refused => "REFUSED",
+        }
+    }
+
+    /// Whether nothing comes after it: a request has exactly one such step.
+    pub const fn is_end(self) -> bool {
+        match self {
+            Step::Received
+            | Step::Queued
+            | Step::Dequeued
+            | Step::SessionAllocated
+            | Step::ProviderCallStart
+            | Step::ProviderCallEnd
+            | Step::SessionReleased => false,
+            Step::Completed | Step::Timeout | Step::Error | Step::Cancelled | Step::Refused => true,
+        }
+    }
+}
+
+/// One step of one request. Names are shared, so that an event costs no allocation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The number of the decision that it follows from, given by the admission core; 0 before the first.
+    pub seq: u64,
+    /// When it happened.
+    pub at: Time,
+    /// What happened.
+    pub step: Step,
+    /// The request's id.
+    pub request: Arc<str>,
+    /// The name of the thread that it happened on.
+    pub thread: Arc<str>,
+    /// The client session, where the request names one.
+    pub session: Option<Arc<str>>,
+    /// The provider, once it is chosen.
+    pub provider: Option<Arc<str>>,
+    /// The provider's name of the model, once it is chosen.
+    pub model: Option<Arc<str>>,
+    /// How long that took which ends with this step: the wait in line, the call, at an end the whole request.
+    pub took: Option<Duration>,
+}
+
+/// The latest steps of all requests, and counts of all that ever were.
+#[derive(Debug)]
+pub struct LifecycleLog {
+    max_events: usize,
+    max_age: Duration,
+    ring: Mutex<Ring>,
+}
+
+/// What happened in all, since the log was made; forgotten events count on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Requests received.
+    pub received: u64,
+    /// Requests received that have not ended.
+    pub active: u64,
+    /// Requests that ended well.
+    pub completed: u64,
+    /// Requests whose time ran out.
+    pub timeout: u64,
+    /// Requests that failed.
+    pub error: u64,
+    /// Requests that were cancelled.
+    pub cancelled: u64,
+    /// Requests that were not taken in.
+    pub refused: u64,
+    /// Events recorded.
+    pub recorded: u64,
+    /// Events forgotten, by count or by age.
+    pub forgotten: u64,
+}
+
+impl LifecycleLog {
+    /// An empty log that keeps as much, and for as long, as `config` says.
+    pub fn new(config: &Telemetry) -> Self {
+        LifecycleLog {
+            max_events: config.max_events,
+            max_age: config.max_age,
+            ring: Mutex::new(Ring {
+                events: VecDeque::with_capacity(config.max_events.min(PREALLOCATED)),
+                ..Ring::default()
+            }),
+        }
+    }
+
+    /// Records an event, and forgets old ones: whatever no longer has room, and a few of those that are too old.
+    pub fn push(&self, event: Event) {
+        let horizon = event.at - self.max_age;
+        // Declared before the guard, so that what is forgotten is dropped after the lock is released.
+        let mut forgotten = [const { None }; EVICT];
+        let mut ring = self.ring.lock();
+        ring.statistics.count(event.step);
+        ring.events.push_back(event);
+        for slot in &mut forgotten {
+            *slot = ring.evict(self.max_events, horizon);
+        }
+    }
+
+    /// The events of a request that are not too old at `now`, in order.
+    pub fn of_request(&self, id: &str, now: Time) -> Vec<Event> {
+        let mut found = self.select(now, |event| &*event.request == id);
+        found.sort_by_key(|event| (event.seq, event.step, event.at));
+        found
+    }
+
+    /// All events that are not too old at `now`, as they were recorded: for an export.
+    pub fn events(&self, now: Time) -> Vec<Event> {
+        self.select(now, |_| true)
+    }
+
+    /// Counts of all that happened.
+    pub fn statistics(&self) -> Statistics {
+        self.ring.lock().statistics
+    }
+
+    fn select(&self, now: Time, wanted: impl Fn(&Event) -> bool) -> Vec<Event> {
+        let horizon = now - self.max_age;
+        let wanted = |event: &&Event| event.at >= horizon && wanted(event);
+        let mut found = Vec::new();
+        let mut next = 0;
+        // What is pushed while we read is left out, or a busy log would be read for ever.
+        let end = self.ring.lock().statistics.recorded;
+        while next < end {
+            let ring = self.ring.lock();
+            let from = ring.statistics.forgotten.max(next);
+            next = (from + SLICE).min(end);
+            let events = (from..next).filter_map(|number| ring.get(number));
+            found.extend(events.filter(wanted).cloned());
+        }
+        found
+    }
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    /// Oldest first. The first has the number `statistics.forgotten`, the next one to come `statistics.recorded`.
+    events: VecDeque<Event>,
+    statistics: Statistics,
+}
+
+impl Ring {
+    fn get(&self, number: u64) -> Option<&Event> {
+        let at = number.checked_sub(self.statistics.forgotten)?;
+        self.events.get(usize::try_from(at).ok()?)
+    }
+
+    /// Takes the oldest event out if there is no room for it or it is from before `horizon`.
+    fn evict(&mut self, max_events: usize, horizon: Time) -> Option<Event> {
+        let oldest = self.events.front()?;
+        if self.events.len() <= max_events && oldest.at >= horizon {
+            return None;
+        }
+        self.statistics.forgotten += 1;
+        self.events.pop_front()
+    }
+}
+
+impl Statistics {
+    fn count(&mut self, step: Step) {
+        self.recorded += 1;
+        match step {
+            Step::Received => self.received += 1,
+            Step::Queued
+            | Step::Dequeued
+            | Step::SessionAllocated
+            | Step::ProviderCallStart
+            | Step::ProviderCallEnd
+            | Step::SessionReleased => {}
+            Step::Completed => self.completed += 1,
+            Step::Timeout => self.timeout += 1,
+            Step::Error => self.error += 1,
+            Step::Cancelled => self.cancelled += 1,
+            Step::Refused => self.refused += 1,
+        }
+        // An end may be recorded before its receipt, by another thread: never below zero meanwhile.
+        self.active = self.received.saturating_sub(self.ended());
+    }
+
+    fn ended(&self) -> u64 {
+        self.completed + self.timeout + self.error + self.cancelled + self.refused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn log(max_events: usize, max_age: Duration) -> LifecycleLog {
+        LifecycleLog::new(&Telemetry {
+            max_events,
+            max_age,
+        })
+    }
+
+    fn event(request: &str, seq: u64, at_s: u32, step: Step) -> Event {
+        Event {
+            seq,
+            at: Time::ZERO + SECOND * at_s,
+            step,
+            request: request.into(),
+            thread: "pointsman-test".into(),
+            session: None,
+            provider: None,
+            model: None,
+            took: None,
+        }
+    }
+
+    fn steps(events: &[Event]) -> Vec<Step> {
+        events.iter().map(|event| event.step).collect()
+    }
+
+    fn seconds(events: &[Event]) -> Vec<u64> {
+        let at = |event: &Event| event.at.since(Time::ZERO).as_secs();
+        events.iter().map(at).collect()
+    }
+
+    #[test]
+    fn steps_of_one_request_come_back_in_the_order_of_decisions() {
+        let log = log(100, SECOND * 60);
+        // Two threads recorded in another order than the core decided: the canceller was faster than the worker.
+        for (seq, step) in [
+            (9, Step::Cancelled),
+            (4, Step::ProviderCallStart),
+            (4, Step::Dequeued),
+            (0, Step::Received),
+            (4, Step::ProviderCallEnd),
+            (2, Step::Queued),
+            (4, Step::SessionReleased),
+            (4, Step::SessionAllocated),
+        ] {
+            log.push(event("a", seq, 1, step));
+            log.push(event("b", seq, 1, step));
+        }
+        let found = log.of_request("a", Time::ZERO);
+        assert!(found.iter().all(|event| &*event.request == "a"));
+        let expected = [
+            Step::Received,
+            Step::Queued,
+            Step::Dequeued,
+            Step::SessionAllocated,
+            Step::ProviderCallStart,
+            Step::ProviderCallEnd,
+            Step::SessionReleased,
+            Step::Cancelled,
+        ];
+        assert_eq!(steps(&found), expected);
+    }
+
+    #[test]
+    fn a_second_try_comes_after_the_first() {
+        let log = log(100, SECOND * 60);
+        for (seq, step) in [
+            (7, Step::ProviderCallStart),
+            (3, Step::ProviderCallStart),
+            (3, Step::ProviderCallEnd),
+        ] {
+            log.push(event("a", seq, 1, step));
+        }
+        let found = log.of_request("a", Time::ZERO);
+        let seqs: Vec<u64> = found.iter().map(|event| event.seq).collect();
+        assert_eq!(seqs, [3, 3, 7]);
+    }
+
+    #[test]
+    fn the_oldest_events_go_when_there_are_too_many() {
+        let log = log(3, SECOND * 60);
+        for at in 0..5 {
+            log.push(event("a", 0, at, Step::Queued));
+        }
+        assert_eq!(seconds(&log.events(Time::ZERO)), [2, 3, 4]);
+        assert_eq!(log.statistics().forgotten, 2);
+    }
+
+    #[test]
+    fn events_that_are_too_old_go_by_and_by_and_are_never_shown() {
+        let log = log(100, SECOND * 10);
+        for at in 0..4 {
+            log.push(event("a", 0, at, Step::Queued));
+        }
+        log.push(event("a", 0, 100, Step::Queued));
+        assert_eq!(log.statistics().forgotten, 2, "a push takes out two");
+        let now = Time::ZERO + SECOND * 100;
+        assert_eq!(seconds(&log.of_request("a", now)), [100]);
+        assert_eq!(seconds(&log.events(now)), [100]);
+        log.push(event("a", 0, 101, Step::Queued));
+        assert_eq!(log.statistics().forgotten, 4);
+    }
+
+    #[test]
+    fn an_event_is_kept_until_it_is_older_than_the_age() {
+        let log = log(100, SECOND * 10);
+        log.push(event("a", 0, 5, Step::Queued));
+        let at = |seconds: u32| log.events(Time::ZERO + SECOND * seconds).len();
+        assert_eq!((at(15), at(16)), (1, 0));
+    }
+
+    #[test]
+    fn a_log_without_room_still_counts() {
+        let log = log(0, SECOND);
+        log.push(event("a", 0, 0, Step::Received));
+        assert!(log.events(Time::ZERO).is_empty());
+        assert_eq!(log.statistics().received, 1);
+    }
+
+    #[test]
+    fn a_reader_walks_over_more_than_one_slice() {
+        let many = 3 * usize::try_from(SLICE).expect("small") + 1;
+        let log = log(many, SECOND * 60);
+        for seq in 0..many + 5 {
+            log.push(event("a", seq as u64, 0, Step::Queued));
+        }
+        let found = log.of_request("a", Time::ZERO);
+        let seqs: Vec<u64> = found.iter().map(|event| event.seq).collect();
+        assert_eq!(seqs, Vec::from_iter(5..many as u64 + 5));
+        assert!(log.of_request("b", Time::ZERO).is_empty());
+    }
+
+    #[test]
+    fn requests_are_counted_by_their_ends() {
+        let log = log(2, SECOND);
+        let ends = Step::ALL.into_iter().filter(|step| step.is_end());
+        for (at, end) in ends.enumerate() {
+            for _ in 0..=at {
+                log.push(event("a", 0, 0, Step::Received));
+                log.push(event("a", 1, 0, Step::Queued));
+                log.push(event("a", 2, 0, end));
+            }
+        }
+        log.push(event("b", 0, 0, Step::Received));
+        let expected = Statistics {
+            received: 16,
+            active: 1,
+            completed: 1,
+            timeout: 2,
+            error: 3,
+            cancelled: 4,
+            refused: 5,
+            recorded: 46,
+            forgotten: 44,
+        };
+        assert_eq!(log.statistics(), expected);
+    }
+
+    #[test]
+    fn an_end_recorded_before_its_receipt_leaves_nothing_active() {
+        let log = log(10, SECOND);
+        log.push(event("a", 5, 0, Step::Refused));
+        assert_eq!(log.statistics().active, 0);
+        log.push(event("a", 0, 0, Step::Received));
+        assert_eq!(log.statistics().active, 0);
+    }
+
+    #[test]
+    fn no_event_is_lost_or_doubled_while_others_push_and_read() {
+        let log = log(10_000, SECOND);
+        let (threads, each) = (4_u64, 1_000_u64);
+        std::thread::scope(|scope| {
+            for thread in 0..threads {
+                let log = &log;
+                scope.spawn(move || {
+                    for seq in 0..each {
+                        log.push(event("a", thread * each + seq, 0, Step::Queued));
+                    }
+                });
+            }
+            let seen = log.of_request("a", Time::ZERO);
+            assert!(seen.windows(2).all(|pair| pair[0].seq < pair[1].seq));
+        });
+        let found = log.of_request("a", Time::ZERO);
+        let seqs = found.iter().map(|event| event.seq);
+        assert!(seqs.eq(0..threads * each));
+    }
+
+    #[test]
+    fn names_are_the_steps_in_capitals() {
+        let names = Step::ALL.map(Step::name);
+        let expected = "RECEIVED QUEUED DEQUEUED SESSION_ALLOCATED PROVIDER_CALL_START PROVIDER_CALL_END \
+                        SESSION_RELEASED COMPLETED TIMEOUT ERROR CANCELLED REFUSED";
+        assert_eq!(names.join(" "), expected);
+        assert!(Step::ALL.is_sorted());
+    }
+}

@@ -1,0 +1,11 @@
+//! What happened, for those who look: the lifecycle log in memory and the line that each request leaves in the log.
+//!
+//! Telemetry is told and never asks: it knows no engine and no provider, takes plain values, and decides nothing. The
+//! [`LifecycleLog`] keeps the latest steps of all requests, to be asked for by request id; it is bounded by count and
+//! by age. A [`RequestLine`] is the one line that a request leaves at `info`, with where its time went.
+
+mod lifecycle;
+mod log_line;
+
+pub use lifecycle::{Event, LifecycleLog, Statistics, Step};
+pub use log_line::RequestLine;

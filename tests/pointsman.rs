@@ -1,0 +1,3 @@
+//! The program seen from outside, over real sockets: a chapter per feature, and what the chapters share.
+
+mod support;
