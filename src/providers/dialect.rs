@@ -106,9 +106,9 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Takes a field out, and says so if it said anything.
+    /// Takes a field out, and says so if it asked for anything but what happens anyway.
     pub(super) fn drop(&mut self, key: &str) {
-        if self.take(key).is_some_and(|value| !value.is_null()) {
+        if self.take(key).is_some_and(|value| !is_neutral(key, &value)) {
             self.say_dropped(key);
         }
     }
@@ -159,6 +159,28 @@ impl<'a> Draft<'a> {
             }
             (Some(_) | None, _) => {}
         }
+    }
+}
+
+/// Whether a parameter says what its absence says: many clients send OpenAI's defaults with each request.
+fn is_neutral(parameter: &str, value: &Value) -> bool {
+    const NEUTRAL: [(&str, f64); 4] = [
+        ("temperature", 1.0),
+        ("n", 1.0),
+        ("presence_penalty", 0.0),
+        ("frequency_penalty", 0.0),
+    ];
+    match value {
+        Value::Null => true,
+        Value::Bool(wanted) => match parameter {
+            "logprobs" => !wanted,
+            "parallel_tool_calls" => *wanted,
+            _ => false,
+        },
+        Value::Number(number) => NEUTRAL
+            .iter()
+            .any(|(name, neutral)| *name == parameter && number.as_f64() == Some(*neutral)),
+        Value::String(_) | Value::Array(_) | Value::Object(_) => false,
     }
 }
 
@@ -247,6 +269,14 @@ pub(super) mod tests {
         let mut model = model("m", Thinking::Optional);
         model.drop = vec!["temperature".into(), "seed".into()];
         let fields = json!({"temperature": 0.3, "top_p": 0.5});
+        assert!(
+            sent(
+                &Plain,
+                Some(&model),
+                json!({"temperature": 1, "seed": null})
+            )
+            .is_ok_and(|(body, dropped)| dropped.is_empty() && body.get("temperature").is_none())
+        );
         let (body, dropped) = sent(&Plain, Some(&model), fields).expect("a body");
         assert_eq!(dropped, ["temperature"]);
         assert_eq!(

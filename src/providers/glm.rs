@@ -61,12 +61,7 @@ impl Dialect for Glm {
         // It sends its usage unasked, and has no other option for a stream.
         draft.take("stream_options");
         for parameter in UNKNOWN {
-            match draft.outgoing.fields.get(parameter).and_then(Value::as_u64) {
-                Some(1) if parameter == "n" => {
-                    draft.take("n");
-                }
-                _ => draft.drop(parameter),
-            }
+            draft.drop(parameter);
         }
         draft.rename("max_completion_tokens", "max_tokens");
         bound_sampling(draft);

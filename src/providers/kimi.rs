@@ -5,20 +5,20 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::wire::{ErrorBody, Style};
 
 use super::dialect::{Dialect, Draft};
 use super::{ErrorClass, ProviderError, trouble};
 
-/// What each live model takes and nothing else, with 400 for any other value. Not sent; other values are named as dropped.
-const FROZEN: [(&str, f64); 5] = [
-    ("temperature", 1.0),
-    ("top_p", 0.95),
-    ("n", 1.0),
-    ("presence_penalty", 0.0),
-    ("frequency_penalty", 0.0),
+/// Parameters that each live model takes one value of, and answers 400 to any other.
+const FROZEN: [&str; 5] = [
+    "temperature",
+    "top_p",
+    "n",
+    "presence_penalty",
+    "frequency_penalty",
 ];
 
 /// Kimi's way.
@@ -30,13 +30,8 @@ impl Dialect for Kimi {
         // Without a stream it sends no header until all is generated, and is cut off at 900 s.
         draft.stream();
         draft.outgoing.ask_for_usage();
-        for (parameter, value) in FROZEN {
-            match draft.outgoing.fields.get(parameter).map(Value::as_f64) {
-                Some(Some(same)) if same == value => {
-                    draft.take(parameter);
-                }
-                _ => draft.drop(parameter),
-            }
+        for parameter in FROZEN {
+            draft.drop(parameter);
         }
         draft.rename("user", "safety_identifier");
         draft.outgoing.style = Style {
@@ -115,7 +110,7 @@ mod tests {
     #[test]
     fn frozen_parameters_are_not_sent_and_are_named_where_they_were_meant() {
         let fields =
-            json!({"temperature": 0.2, "top_p": 0.95, "n": 1, "frequency_penalty": 0, "seed": 7});
+            json!({"temperature": 0.2, "top_p": null, "n": 1, "frequency_penalty": 0, "seed": 7});
         let (body, dropped) = sent(&Kimi, None, fields).expect("a body");
         assert_eq!(dropped, ["temperature"]);
         for parameter in ["temperature", "top_p", "n", "frequency_penalty"] {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clock::SharedClock;
-use crate::config::{self, Config, Model, ProviderKind};
+use crate::config::{self, Config, Model, ProviderKind, Timeouts};
 
 use super::Provider;
 use super::dialect::Plain;
@@ -39,9 +39,17 @@ pub struct Offer<'a> {
 impl Providers {
     /// Makes all of them. Nothing is connected to yet.
     pub fn new(config: &Config, clock: SharedClock) -> Self {
+        Providers::of(&config.providers, &config.timeouts, &clock)
+    }
+
+    fn of(
+        providers: &BTreeMap<String, config::Provider>,
+        timeouts: &Timeouts,
+        clock: &SharedClock,
+    ) -> Self {
         let make = |(name, entry): (&String, &config::Provider)| {
             let mut entry = entry.clone();
-            let provider = provider(&entry, config, SharedClock::clone(&clock));
+            let provider = provider(&entry, timeouts, SharedClock::clone(clock));
             if entry.kind == ProviderKind::Embedded {
                 entry.models.extend(fault_models(&entry));
             }
@@ -52,7 +60,7 @@ impl Providers {
             (name.clone(), entry)
         };
         Providers {
-            by_name: config.providers.iter().map(make).collect(),
+            by_name: providers.iter().map(make).collect(),
         }
     }
 
@@ -84,8 +92,11 @@ impl Providers {
     }
 }
 
-fn provider(entry: &config::Provider, config: &Config, clock: SharedClock) -> Arc<dyn Provider> {
-    let timeouts = &config.timeouts;
+fn provider(
+    entry: &config::Provider,
+    timeouts: &Timeouts,
+    clock: SharedClock,
+) -> Arc<dyn Provider> {
     match entry.kind {
         ProviderKind::Kimi => Arc::new(OpenAi::new(entry, timeouts, clock, Box::new(Kimi))),
         ProviderKind::Glm => {
@@ -94,5 +105,59 @@ fn provider(entry: &config::Provider, config: &Config, clock: SharedClock) -> Ar
         }
         ProviderKind::OpenAi => Arc::new(OpenAi::new(entry, timeouts, clock, Box::new(Plain))),
         ProviderKind::Embedded => Arc::new(Embedded::new(entry, timeouts, clock)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::ChatRequest;
+    use crate::clock::SystemClock;
+    use crate::config::Thinking;
+    use crate::providers::testing::{answer, model, provider, timeouts};
+
+    fn providers(faults: bool) -> Providers {
+        let mut embedded = provider("embedded", ProviderKind::Embedded);
+        embedded.models = vec![model("embedded", Thinking::Never)];
+        embedded.faults = faults;
+        let mut kimi = provider("kimi", ProviderKind::Kimi);
+        kimi.models = vec![model("kimi-k3", Thinking::Always)];
+        let both = [embedded, kimi].map(|entry| (entry.name.clone(), entry));
+        Providers::of(&both.into(), &timeouts(), &SystemClock::shared())
+    }
+
+    #[test]
+    fn a_provider_without_its_key_is_listed_as_not_available() {
+        let providers = providers(false);
+        let offers = providers.offers().map(|offer| {
+            let Offer {
+                provider,
+                model,
+                is_available,
+            } = offer;
+            (provider, model.name.as_str(), is_available)
+        });
+        let expected = [("embedded", "embedded", true), ("kimi", "kimi-k3", false)];
+        assert_eq!(offers.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn models_that_break_things_are_offered_where_they_are_switched_on() {
+        let faulty = |providers: &Providers| {
+            let names = providers.offers().map(|offer| offer.model.name.clone());
+            names.filter(|name| name.starts_with("fault-")).count()
+        };
+        assert_eq!(faulty(&providers(false)), 0);
+        assert!(faulty(&providers(true)) > 0);
+    }
+
+    #[test]
+    fn a_provider_is_found_by_its_name_and_answers() {
+        let providers = providers(false);
+        let embedded = providers.get("embedded").expect("it is there");
+        let reply = answer(&**embedded, &ChatRequest::new("auto").user("Hi"));
+        assert_eq!(reply.model, "embedded");
+        assert!(providers.get("other").is_none());
+        assert_eq!(providers.names().collect::<Vec<_>>(), ["embedded", "kimi"]);
     }
 }
