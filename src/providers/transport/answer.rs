@@ -24,7 +24,8 @@ const FINISH_BYTES: u64 = 64 * 1024;
 
 /// The answer to a request: read its body through [`Read`] or [`BufRead`].
 ///
-/// Reads are bounded by the call's deadline and `timeouts.idle`, and end as soon as the call is cancelled. Their errors carry
+/// Reads are bounded by the call's deadline, the first one by `timeouts.first_byte` and the others by `timeouts.idle`, and
+/// end as soon as the call is cancelled. Their errors carry
 /// a [`TransportError`], which `TransportError::from` finds. An error is for good: later reads return it again.
 ///
 /// The connection goes back to the pool when the body was read to its end (a read that returns nothing);
@@ -56,6 +57,7 @@ impl Answer {
         lease: Lease,
     ) -> Self {
         let (head, body) = response.into_parts();
+        exchange.head_is_in();
         Answer {
             status: head.status.as_u16(),
             headers: head.headers,
@@ -102,6 +104,7 @@ impl Answer {
         match read {
             Ok(0) => self.body = Ok(None),
             Ok(amount) => {
+                self.exchange.body_began();
                 self.unread = 0..amount;
                 self.taken_bytes += amount as u64;
                 if self.taken_bytes > MAX_BODY_BYTES {

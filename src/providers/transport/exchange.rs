@@ -1,7 +1,7 @@
 //! One exchange: a request, its answer, and how long each step of it may take.
 //!
 //! ```text
-//!  Connecting --stands--> Waiting --received--> Receiving --finish--> Finishing
+//!  Connecting --stands--> Waiting --received--> Receiving --head--> Thinking --body--> Receiving --finish--> Finishing
 //! ```
 //!
 //! All edges are the calling thread's. Each phase has one bound of its own, and the deadline bounds them all:
@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | `Connecting`: lookup, TCP, TLS | `timeouts.connect`, in all | `Connect { timed_out: true }` |
 //! | `Waiting`: sending, and nothing back yet | `timeouts.first_byte`, in all | `FirstByteTimeout` |
+//! | `Thinking`: the head is in, and nothing of the body yet: a model may think for minutes | `timeouts.first_byte`, in all | `FirstByteTimeout` |
 //! | `Receiving`: head and body | `timeouts.idle`, anew for every wait | `IdleTimeout` |
 //! | `Finishing`: the answer's end, for the pool's sake | what [`Exchange::finish_by`] says | `IdleTimeout` |
 //!
@@ -54,6 +55,8 @@ struct Progress {
     phase: Phase,
     /// Whether the connection came from the pool.
     reused: bool,
+    /// Until when the body has to begin.
+    begin_by: Time,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +64,7 @@ enum Phase {
     Connecting,
     Waiting { until: Time },
     Receiving,
+    Thinking { until: Time },
     Finishing { until: Time },
 }
 
@@ -106,6 +110,7 @@ impl Exchange {
             progress: Mutex::new(Progress {
                 phase: Phase::Connecting,
                 reused: false,
+                begin_by: Time::NEVER,
             }),
         }
     }
@@ -144,6 +149,7 @@ impl Exchange {
             *progress = Progress {
                 phase: Phase::Waiting { until },
                 reused,
+                begin_by: until,
             };
         }
     }
@@ -152,6 +158,21 @@ impl Exchange {
     pub(super) fn received(&self) {
         let mut progress = self.progress.lock();
         if let Phase::Waiting { .. } = progress.phase {
+            progress.phase = Phase::Receiving;
+        }
+    }
+
+    /// The head of the answer is in; the body may be long in coming.
+    pub(super) fn head_is_in(&self) {
+        let mut progress = self.progress.lock();
+        let until = progress.begin_by;
+        progress.phase = Phase::Thinking { until };
+    }
+
+    /// Bytes of the body came in, maybe with the head.
+    pub(super) fn body_began(&self) {
+        let mut progress = self.progress.lock();
+        if let Phase::Thinking { .. } = progress.phase {
             progress.phase = Phase::Receiving;
         }
     }
@@ -172,13 +193,14 @@ impl Exchange {
         let progress = *self.progress.lock();
         match progress.phase {
             Phase::Connecting => TransportError::connect(detail),
-            Phase::Waiting { .. } | Phase::Receiving | Phase::Finishing { .. } => {
-                TransportError::Closed {
-                    reused: progress.reused,
-                    before_answer: matches!(progress.phase, Phase::Waiting { .. }),
-                    detail: detail.to_string(),
-                }
-            }
+            Phase::Waiting { .. }
+            | Phase::Receiving
+            | Phase::Thinking { .. }
+            | Phase::Finishing { .. } => TransportError::Closed {
+                reused: progress.reused,
+                before_answer: matches!(progress.phase, Phase::Waiting { .. }),
+                detail: detail.to_string(),
+            },
         }
     }
 
@@ -211,7 +233,7 @@ impl Exchange {
         let phase = self.progress.lock().phase;
         let (until, bound) = match phase {
             Phase::Connecting => (self.connect_by, Bound::Connect),
-            Phase::Waiting { until } => (until, Bound::FirstByte),
+            Phase::Waiting { until } | Phase::Thinking { until } => (until, Bound::FirstByte),
             Phase::Receiving => (now + self.idle, Bound::Idle),
             Phase::Finishing { until } => (until, Bound::Idle),
         };
@@ -303,6 +325,20 @@ mod tests {
         let timeouts = super::super::tests::timeouts();
         let exchange = Exchange::new(&clock, &timeouts, &CancelToken::new(), Time::NEVER);
         receives(&exchange);
+        assert_eq!(exchange.until(), Time::ZERO + timeouts.idle);
+    }
+
+    #[test]
+    fn silence_before_the_body_is_bounded_like_the_first_byte_and_not_like_a_pause() {
+        let clock: SharedClock = Arc::new(ManualClock::new());
+        let timeouts = super::super::tests::timeouts();
+        let exchange = Exchange::new(&clock, &timeouts, &CancelToken::new(), Time::NEVER);
+        exchange.stands(false);
+        exchange.received();
+        exchange.head_is_in();
+        let first_byte = timeouts.first_byte.expect("the test's timeouts have one");
+        assert_eq!(exchange.until(), Time::ZERO + first_byte);
+        exchange.body_began();
         assert_eq!(exchange.until(), Time::ZERO + timeouts.idle);
     }
 }
