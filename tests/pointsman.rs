@@ -4,3 +4,5 @@ mod support;
 
 #[path = "chapters/limits.rs"]
 mod limits;
+#[path = "chapters/lines.rs"]
+mod lines;
