@@ -6,3 +6,5 @@ mod support;
 mod limits;
 #[path = "chapters/lines.rs"]
 mod lines;
+#[path = "chapters/stopping.rs"]
+mod stopping;
