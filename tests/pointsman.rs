@@ -6,5 +6,7 @@ mod support;
 mod limits;
 #[path = "chapters/lines.rs"]
 mod lines;
+#[path = "chapters/live.rs"]
+mod live;
 #[path = "chapters/stopping.rs"]
 mod stopping;

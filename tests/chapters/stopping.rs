@@ -1,7 +1,7 @@
 //! Starting and stopping: signals under load, addresses, and configurations that are refused.
 
 use std::io::{BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, Ask, BOUND, Client, Event, Failure, Gate, Response, Script, Server, Upstream, code,
-    eventually,
+    Answer, Ask, BOUND, Client, Event, Failure, Gate, Response, Script, Server, Upstream, at_once,
+    code, eventually,
 };
 
 /// A server with two slots at a provider whose model `held` answers when the gate opens.
@@ -99,6 +99,43 @@ fn what_runs_and_waits_is_answered_after_a_signal_and_what_comes_is_told_so() {
     drains_after(Signal::TERM);
     drains_after(Signal::INT);
     drains_after(Signal::HUP);
+}
+
+/// Asks on a connection of its own: the status and the whole answer; `None` if there is no answer at all.
+fn ask_or_be_turned_away(address: SocketAddr) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(BOUND)).expect("a socket");
+    stream.write_all(request("mine/m").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    Some((status, answer))
+}
+
+#[test]
+fn every_call_that_was_made_is_answered_when_it_is_stopped_under_load() {
+    let mut rig = Rig::new("");
+    let address = rig.server.address;
+    let answered = at_once(9, |caller| {
+        if caller == 8 {
+            rig.upstream.wait_for_requests(100);
+            rig.server.signal(Signal::TERM);
+            return 0;
+        }
+        // Until nobody listens any more.
+        let answers = std::iter::from_fn(|| ask_or_be_turned_away(address));
+        let answers = answers.inspect(|(status, answer)| {
+            let expected = match status {
+                200 => "\"well\"",
+                _ => "\"stopping\"",
+            };
+            assert!(answer.contains(expected), "{answer}");
+        });
+        answers.filter(|(status, _)| *status == 200).count()
+    });
+    rig.ends_well();
+    let answered: usize = answered.into_iter().sum();
+    assert_eq!(rig.upstream.requests().len(), answered);
 }
 
 #[test]
@@ -214,17 +251,23 @@ fn a_unix_socket_serves_its_owner_and_goes_with_the_server() {
     assert!(!path.exists());
 }
 
+/// A request that closes its connection.
+fn request(model: &str) -> String {
+    let body = json!({"model": model, "messages": [{"role": "user", "content": "hello"}]});
+    let body = body.to_string();
+    format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
 /// A chat with the embedded provider over a Unix socket.
 fn ask_over(path: &std::path::Path) -> String {
     let mut stream = UnixStream::connect(path).expect("it listens");
     stream.set_read_timeout(Some(BOUND)).expect("a socket");
-    let body = json!({"model": "embedded", "messages": [{"role": "user", "content": "hello"}]});
-    let body = body.to_string();
-    let request = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).expect("it reads");
+    stream
+        .write_all(request("embedded").as_bytes())
+        .expect("it reads");
     let mut answer = String::new();
     BufReader::new(stream)
         .read_to_string(&mut answer)
