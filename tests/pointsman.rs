@@ -1,3 +1,8 @@
 //! The program seen from outside, over real sockets: a chapter per feature, and what the chapters share.
 
 mod support;
+
+#[path = "chapters/deadlines.rs"]
+mod deadlines;
+#[path = "chapters/silence.rs"]
+mod silence;

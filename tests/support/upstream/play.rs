@@ -141,6 +141,7 @@ impl Line {
     fn stream(&mut self, answer: &Answer, request: &Request) -> Result<(), Ended> {
         self.write(STREAM)?;
         self.chunk(request, &json!({"role": "assistant", "content": ""}), None)?;
+        self.pause(answer.think)?;
         if !answer.reasoning.is_empty() {
             self.chunk(
                 request,

@@ -57,6 +57,8 @@ pub(crate) struct Answer {
     pub(crate) pieces: usize,
     /// Silence before the first byte.
     pub(crate) delay: Duration,
+    /// Silence of a stream between its role and its first content.
+    pub(crate) think: Duration,
     /// Silence before each further piece of a stream.
     pub(crate) pace: Duration,
 }
@@ -68,6 +70,7 @@ impl Default for Answer {
             reasoning: String::new(),
             pieces: 3,
             delay: Duration::ZERO,
+            think: Duration::ZERO,
             pace: Duration::ZERO,
         }
     }
