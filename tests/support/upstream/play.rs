@@ -135,7 +135,18 @@ impl Line {
             "model": request.model(), "usage": usage(),
             "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         });
+        if !answer.think.is_zero() {
+            return self.after_a_blank(answer.think, &body.to_string());
+        }
         self.reply(200, &[("x-request-id".into(), request.id.clone())], &body)
+    }
+
+    /// A whole body after a blank line that keeps the connection alive, and silence.
+    fn after_a_blank(&mut self, silence: Duration, body: &str) -> Result<(), Ended> {
+        self.write(OPEN_ENDED)?;
+        self.write("1\r\n\n\r\n")?;
+        self.pause(silence)?;
+        self.write(&format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()))
     }
 
     fn stream(&mut self, answer: &Answer, request: &Request) -> Result<(), Ended> {

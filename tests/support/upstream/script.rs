@@ -57,7 +57,7 @@ pub(crate) struct Answer {
     pub(crate) pieces: usize,
     /// Silence before the first byte.
     pub(crate) delay: Duration,
-    /// Silence of a stream between its role and its first content.
+    /// Silence between what says nothing (a stream's role, else a blank line) and the first content.
     pub(crate) think: Duration,
     /// Silence before each further piece of a stream.
     pub(crate) pace: Duration,
