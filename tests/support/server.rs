@@ -197,9 +197,9 @@ impl Server {
     /// # Panics
     /// When that is not closed within [`BOUND`].
     pub(crate) fn whole_log(&self) -> Vec<String> {
-        let text = self.log.wait_for(|text| text.is_whole);
-        assert!(text.is_whole, "still open: {:#?}", text.lines);
-        text.lines.clone()
+        let is_whole = self.log.wait_for(|text| text.is_whole).is_whole;
+        assert!(is_whole, "still open: {:#?}", self.log());
+        self.log()
     }
 
     /// Waits for a line of the log that contains `text`, and returns it.
@@ -208,8 +208,8 @@ impl Server {
     /// When it does not come within [`BOUND`].
     pub(crate) fn wait_for_log(&self, text: &str) -> String {
         let find = |log: &Text| log.lines.iter().find(|line| line.contains(text)).cloned();
-        let log = self.log.wait_for(|log| find(log).is_some());
-        find(&log).unwrap_or_else(|| panic!("no {text:?} in {:#?}", log.lines))
+        let found = find(&self.log.wait_for(|log| find(log).is_some()));
+        found.unwrap_or_else(|| panic!("no {text:?} in {:#?}", self.log()))
     }
 
     /// Sends it a signal.
