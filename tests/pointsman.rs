@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "chapters/clients.rs"]
+mod clients;
 #[path = "chapters/deadlines.rs"]
 mod deadlines;
 #[path = "chapters/silence.rs"]
