@@ -2,9 +2,15 @@
 
 mod support;
 
+#[path = "chapters/answers.rs"]
+mod answers;
 #[path = "chapters/clients.rs"]
 mod clients;
 #[path = "chapters/deadlines.rs"]
 mod deadlines;
+#[path = "chapters/embedded.rs"]
+mod embedded;
+#[path = "chapters/failures.rs"]
+mod failures;
 #[path = "chapters/silence.rs"]
 mod silence;

@@ -96,6 +96,11 @@ impl Line {
                 ))
             }
             Script::ErrorBodyWith200 => self.error_with_200(request),
+            Script::Events(events) => {
+                self.write(STREAM)?;
+                events.iter().try_for_each(|data| self.event(data))?;
+                self.write("0\r\n\r\n")
+            }
             Script::Raw(bytes) => {
                 self.0.get_mut().write_all(bytes)?;
                 Err(Ended)

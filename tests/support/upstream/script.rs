@@ -42,6 +42,8 @@ pub(crate) enum Script {
     HtmlGateway504,
     /// With status 200, and an error for a body, or as an event of the stream.
     ErrorBodyWith200,
+    /// With these events, each the data of one, as they are.
+    Events(Vec<String>),
     /// With these bytes and the end of the connection.
     Raw(Vec<u8>),
 }
