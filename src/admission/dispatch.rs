@@ -11,8 +11,23 @@ use crate::clock::Time;
 /// Running jobs are charged this often while somebody waits.
 const BILLING: Duration = Duration::from_secs(1);
 
-/// A job that can start: from which line, which one, and where.
-type Start = (StageId, Candidate, TargetId);
+/// A job that can start.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    /// From which line.
+    stage: StageId,
+    next: Candidate,
+    /// Where.
+    target: TargetId,
+}
+
+/// Keeps the one with the lower number; of equals the older.
+fn keep_least(best: &mut Option<(u64, Start)>, other: (u64, Start)) {
+    let key = |(number, start): (u64, Start)| (number, start.next.place);
+    if best.is_none_or(|best| key(other) < key(best)) {
+        *best = Some(other);
+    }
+}
 
 impl Core {
     /// Starts whatever can start: afterwards no eligible job meets a free slot (rule 3). Expired jobs that a late tick has
@@ -24,7 +39,12 @@ impl Core {
         }
         let mut late = 0;
         while self.waiting.jobs > 0 && self.has_room() {
-            let Some((stage, next, target)) = self.next_start() else {
+            let Some(Start {
+                stage,
+                next,
+                target,
+            }) = self.next_start()
+            else {
                 return;
             };
             if self.jobs[&next.job].due() <= now {
@@ -123,36 +143,38 @@ impl Core {
         );
     }
 
-    /// The oldest of the jobs that each line would start next, with a target that is free. Of those that need a place for
-    /// their session only the one whose session has waited longest for it stands for election.
+    /// The oldest of the jobs that the lines would start next. Of those that need a place for their session only the one
+    /// whose session has waited longest for it stands for election.
     fn next_start(&self) -> Option<Start> {
-        let open = self.has_session_place();
-        let (mut oldest, mut first_in): (Option<Start>, Option<(u64, Start)>) = (None, None);
-        for (index, line) in self.lines.iter().enumerate() {
-            let stage = StageId(index as u32);
-            if line.waiting() == 0 {
-                continue;
-            }
-            let Some(target) = self.free_target(stage) else {
-                continue;
-            };
-            let Some(next) = line.candidate(open) else {
-                continue;
-            };
-            let start = (stage, next, target);
-            match self.sessions.ticket(next.flow) {
-                Some(ticket) if first_in.is_none_or(|(other, _)| ticket < other) => {
-                    first_in = Some((ticket, start));
-                }
-                None if oldest.is_none_or(|(_, other, _)| next.place < other.place) => {
-                    oldest = Some(start);
-                }
-                _ => {}
+        let (mut rooted, mut first_in) = (None, None);
+        for start in self.starts() {
+            match self.sessions.ticket(start.next.flow) {
+                Some(ticket) => keep_least(&mut first_in, (ticket, start)),
+                None => keep_least(&mut rooted, (0, start)),
             }
         }
-        let first_in = first_in.map(|(_, start)| start);
-        let both = oldest.into_iter().chain(first_in);
-        both.min_by_key(|(_, next, _)| next.place)
+        let both = rooted.into_iter().chain(first_in);
+        both.map(|(_, start)| start)
+            .min_by_key(|start| start.next.place)
+    }
+
+    /// The job that each line would start next, with a target that is free.
+    fn starts(&self) -> impl Iterator<Item = Start> {
+        let open = self.has_session_place();
+        let lines = self.lines.iter().enumerate();
+        lines.filter_map(move |(index, line)| {
+            if line.waiting() == 0 {
+                return None;
+            }
+            let stage = StageId(index as u32);
+            let target = self.free_target(stage)?;
+            let next = line.candidate(open)?;
+            Some(Start {
+                stage,
+                next,
+                target,
+            })
+        })
     }
 
     /// Whether a worker and a global slot are free.

@@ -50,7 +50,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, bounded};
 use parking_lot::Mutex;
 
 use self::live::LiveJob;
@@ -89,9 +89,8 @@ pub struct Engine {
     threads: Mutex<Option<Threads>>,
 }
 
-/// The threads, and the word that sends them home.
+/// The threads.
 struct Threads {
-    quit: Sender<()>,
     /// Closed when the last worker has gone.
     gone: Receiver<()>,
     workers: Vec<JoinHandle<()>>,
@@ -124,18 +123,14 @@ impl Engine {
             });
         let targets = targets.collect();
         let channels: [_; 3] = std::array::from_fn(|_| bounded(workers));
-        let (quit, on_quit) = bounded(0);
-        let [high, medium, low] = channels.each_ref().map(|(_, receiver)| receiver.clone());
-        let source = Source {
-            high,
-            medium,
-            low,
-            quit: on_quit,
-        };
+        let (token, tokens) = bounded(2 * workers);
+        let classes = channels.each_ref().map(|(_, receiver)| receiver.clone());
+        let source = Source { classes, tokens };
         let sessions = Arc::new(SessionTable::new(config.limits.session_idle));
         let ready = channels.map(|(sender, _)| sender);
-        let shell = Arc::new(Shell::new(clock, core, ready, targets, sessions, lifecycle));
-        let threads = Threads::start(&shell, &source, quit, workers)?;
+        let shell = Shell::new(clock, core, (ready, token), targets, sessions, lifecycle);
+        let shell = Arc::new(shell);
+        let threads = Threads::start(&shell, &source, workers)?;
         Ok(Engine {
             shell,
             planner: Planner::new(config, router),
@@ -267,12 +262,7 @@ impl fmt::Debug for Engine {
 pub struct UnknownProvider(pub String);
 
 impl Threads {
-    fn start(
-        shell: &Arc<Shell>,
-        source: &Source,
-        quit: Sender<()>,
-        workers: usize,
-    ) -> io::Result<Threads> {
+    fn start(shell: &Arc<Shell>, source: &Source, workers: usize) -> io::Result<Threads> {
         let (alive, gone) = bounded::<()>(0);
         let watched = Arc::clone(shell);
         let watchdog = Builder::new()
@@ -288,7 +278,6 @@ impl Threads {
                 })
         });
         Ok(Threads {
-            quit,
             gone,
             workers: workers.collect::<io::Result<_>>()?,
             watchdog,
@@ -296,7 +285,7 @@ impl Threads {
     }
 
     fn stop(self, shell: &Shell) {
-        drop(self.quit);
+        shell.send_home(self.workers.len());
         // Nothing is ever sent: the wait ends when the last worker drops its end, or the time is up.
         let all_gone = self
             .gone

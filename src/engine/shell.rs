@@ -20,7 +20,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam::channel::Sender;
 use parking_lot::{Condvar, Mutex};
@@ -63,6 +63,9 @@ pub(super) struct Shell {
     empty: Condvar,
     /// By class. Each holds as many as there are workers, so that sending never blocks.
     ready: [Sender<Ready>; 3],
+    /// One for each job in `ready`, and one for each worker that is sent home.
+    tokens: Sender<()>,
+    closing: AtomicBool,
     pub(super) targets: Vec<Target>,
     pub(super) alarm: Alarm,
     pub(super) lifecycle: Arc<LifecycleLog>,
@@ -74,7 +77,7 @@ impl Shell {
     pub(super) fn new(
         clock: SharedClock,
         core: Core,
-        ready: [Sender<Ready>; 3],
+        (ready, tokens): ([Sender<Ready>; 3], Sender<()>),
         targets: Vec<Target>,
         sessions: Arc<SessionTable>,
         lifecycle: Arc<LifecycleLog>,
@@ -85,6 +88,8 @@ impl Shell {
             jobs: Mutex::new(HashMap::new()),
             empty: Condvar::new(),
             ready,
+            tokens,
+            closing: AtomicBool::new(false),
             targets,
             alarm: Alarm::new(),
             lifecycle,
@@ -127,6 +132,20 @@ impl Shell {
         };
         self.carry_out(actions, now, Some(own));
         go
+    }
+
+    /// Sends `workers` workers home, once they have done what they were given.
+    pub(super) fn send_home(&self, workers: usize) {
+        self.closing.store(true, Ordering::Release);
+        for _ in 0..workers {
+            // There is room: nothing is in flight any more, or the channel holds twice the number of workers.
+            let _ = self.tokens.try_send(());
+        }
+    }
+
+    /// Whether a token without a job is the word to go home.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
     }
 
     /// Looks at the core under its lock; `look` must be short and call nobody.
@@ -190,13 +209,15 @@ impl Shell {
         let Some(job) = job else { return };
         report::decided(self, &job, seq, LifecycleStep::Dequeued, now);
         let class = job.priority.index();
-        let sent = self.ready[class].try_send(Ready {
+        let ready = Ready {
             job,
             permit,
             attempt,
-        });
+        };
         // The workers are gone only when the engine has stopped; the permit in the error then goes back by its drop.
-        drop(sent);
+        if self.ready[class].try_send(ready).is_ok() {
+            let _ = self.tokens.try_send(());
+        }
     }
 
     fn end(

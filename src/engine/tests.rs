@@ -123,7 +123,8 @@ impl Bench {
 }
 
 fn until_cancelled(context: &TaskContext<'_>, running: &Sender<()>) -> Result<(), ProviderError> {
-    running.send(()).expect("the test listens");
+    // A test that no longer listens still lets its job run.
+    let _ = running.send(());
     let reason = context.cancel.wait(LONG).expect("the test cancels");
     Err(failure(ErrorClass::Cancelled(reason)))
 }

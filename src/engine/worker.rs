@@ -8,7 +8,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crossbeam::channel::{Receiver, select_biased};
+use crossbeam::channel::Receiver;
 
 use super::job::{CallInfo, Phase, Verdict};
 use super::live::LiveJob;
@@ -19,28 +19,39 @@ use crate::admission::Outcome;
 use crate::providers::{Provider, ProviderError};
 use crate::telemetry::Step;
 
-/// Where the workers take their jobs from, by class, and the word to go home: the closing of `quit`.
+/// Where the workers take their jobs from.
+///
+/// Each job in one of the class channels has a token in `tokens`, sent after it: a worker waits for a token on one channel,
+/// which wakes it sooner than waiting on three would, and then takes the most urgent job that is there. There are never
+/// more tokens taken than jobs left, so it finds one; it may have to look twice, when others took what it was about to
+/// take while their own came in where it had looked already.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
-    pub(super) high: Receiver<Ready>,
-    pub(super) medium: Receiver<Ready>,
-    pub(super) low: Receiver<Ready>,
-    pub(super) quit: Receiver<()>,
+    pub(super) classes: [Receiver<Ready>; 3],
+    pub(super) tokens: Receiver<()>,
 }
 
 /// The thread of one worker.
 pub(super) fn run(shell: &Arc<Shell>, source: &Source) {
-    loop {
-        let ready = select_biased! {
-            recv(source.high) -> ready => ready,
-            recv(source.medium) -> ready => ready,
-            recv(source.low) -> ready => ready,
-            recv(source.quit) -> _ => return,
-        };
-        match ready {
-            Ok(ready) => work(shell, ready),
-            Err(_) => return,
+    while source.tokens.recv().is_ok() {
+        match next(shell, source) {
+            Some(ready) => work(shell, ready),
+            None => return,
         }
+    }
+}
+
+/// The most urgent job; `None`: go home.
+fn next(shell: &Shell, source: &Source) -> Option<Ready> {
+    loop {
+        let ready = source
+            .classes
+            .iter()
+            .find_map(|class| class.try_recv().ok());
+        if ready.is_some() || shell.is_closing() {
+            return ready;
+        }
+        std::thread::yield_now();
     }
 }
 

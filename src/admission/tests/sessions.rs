@@ -90,6 +90,20 @@ fn a_session_that_has_older_jobs_in_another_line_does_not_take_the_place_again()
 }
 
 #[test]
+fn a_session_s_own_jobs_start_in_order_when_it_gets_its_place() {
+    let mut limits = places(1, 1);
+    limits.global = 2;
+    let mut world = World::new(limits);
+    let first = world.submit(session(1));
+    let [older, younger] = [1, 0].map(|target| world.submit(session(2).on(target)));
+    world.started();
+    world.finish(first);
+    assert_eq!(world.started(), [older]);
+    world.finish(older);
+    assert_eq!(world.started(), [younger]);
+}
+
+#[test]
 fn as_many_sessions_make_room_as_wait_for_a_place() {
     let mut world = World::new(places(2, 2));
     let first = world.submit_all(3, &session(1));

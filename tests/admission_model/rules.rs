@@ -1,0 +1,204 @@
+//! The rules of admission in the plainest words: who may start, who is refused, who gives way, whose turn it is.
+
+use std::collections::BTreeMap;
+
+use pointsman::admission::{Ending, Outcome, ProviderId, RefusalReason, StageId, TargetId};
+use pointsman::clock::Time;
+
+use super::model::{Job, Model};
+
+impl Model {
+    /// Of the first of each flow in each line, those with a slot. If no line leaves a choice between flows or classes,
+    /// only the oldest; of those that need a place only the one whose session has waited longest for it.
+    pub(super) fn who_may_start(&self) -> Vec<u64> {
+        if self.stop.is_some_and(|until| until <= self.now) {
+            return Vec::new();
+        }
+        let key = |job: &Job| (self.stage(job).clone(), job.class, job.flow);
+        let waiting: Vec<&Job> = self
+            .jobs
+            .iter()
+            .filter(|job| job.permit.is_none())
+            .collect();
+        let first = |job: &&&Job| {
+            !waiting
+                .iter()
+                .any(|other| other.id < job.id && key(other) == key(job))
+        };
+        let heads = waiting.iter().filter(first);
+        let able: Vec<&Job> = heads
+            .copied()
+            .filter(|job| self.slot(job).is_some() && self.session_allows(job.flow))
+            .collect();
+        let choice = |job: &&Job| {
+            able.iter()
+                .any(|other| other.id != job.id && self.stage(other) == self.stage(job))
+        };
+        if able.iter().any(choice) {
+            return able.iter().map(|job| job.id).collect();
+        }
+        let ticket = |job: &Job| self.newcomers.iter().position(|&flow| flow == job.flow);
+        let rooted = able.iter().filter(|job| ticket(job).is_none());
+        let first_in = able
+            .iter()
+            .filter(|job| ticket(job).is_some())
+            .min_by_key(|job| ticket(job));
+        let oldest = rooted.chain(first_in).map(|job| job.id).min();
+        oldest.into_iter().collect()
+    }
+
+    /// The bound that would refuse a job, in the order in which they are asked.
+    pub(super) fn bound(&self, job: &Job) -> Option<&'static str> {
+        let queue = &self.settings.queue;
+        let waiting = || self.jobs.iter().filter(|job| job.permit.is_none());
+        let own = waiting()
+            .filter(|other| other.flow == job.flow && self.stage(other) == self.stage(job));
+        let provider = |job: &Job| self.provider_of(self.stage(job)[0]);
+        let there = waiting().filter(|other| provider(other) == provider(job));
+        if own.count() >= queue.per_session {
+            Some("session queue full")
+        } else if waiting().map(|job| job.bytes).sum::<usize>() + job.bytes > queue.max_bytes {
+            Some("queue bytes")
+        } else if there.count() >= queue.per_provider {
+            Some("provider queue full")
+        } else if waiting().count() >= queue.capacity {
+            Some("queue full")
+        } else {
+            None
+        }
+    }
+
+    /// Who may have to give way: the newest of the longest lines of the lowest class.
+    pub(super) fn victims(&self, arrival: &Job) -> Vec<u64> {
+        let mut lines: BTreeMap<(usize, Vec<TargetId>, u64), Vec<&Job>> = BTreeMap::new();
+        for job in self.jobs.iter().filter(|job| job.permit.is_none()) {
+            let line = (job.class, self.stage(job).clone(), job.flow);
+            lines.entry(line).or_default().push(job);
+        }
+        let waiting: usize = lines.values().map(Vec::len).sum();
+        let lowest = lines.keys().map(|line| line.0).max();
+        let Some(class) = lowest.filter(|&class| class >= arrival.class) else {
+            return Vec::new();
+        };
+        let own = lines.get(&(arrival.class, self.stage(arrival).clone(), arrival.flow));
+        let own = own.map_or(0, Vec::len);
+        let longest = lines
+            .iter()
+            .filter(|(line, _)| line.0 == class)
+            .map(|(_, jobs)| jobs.len())
+            .max();
+        let longest = longest.unwrap_or(0);
+        if own * lines.len() >= waiting || (class == arrival.class && longest <= own + 1) {
+            return Vec::new();
+        }
+        // Of two lines of equal length either will do, but the one that is taken decides whether anybody gives way.
+        let last = |jobs: &Vec<&Job>| jobs.iter().rfind(|job| job.attempt == 0).map(|job| job.id);
+        let (_, jobs) = lines
+            .iter()
+            .filter(|(line, jobs)| line.0 == class && jobs.len() == longest)
+            .max_by_key(|(line, _)| (self.stage_id(&line.1), line.2))
+            .expect("one is longest");
+        last(jobs).into_iter().collect()
+    }
+
+    /// The target that the job would start on now.
+    pub(super) fn slot(&self, job: &Job) -> Option<TargetId> {
+        let mut stage = self.stage(job).iter().copied();
+        stage.find(|&target| self.has_slot(self.provider_of(target)))
+    }
+
+    pub(super) fn has_slot(&self, provider: ProviderId) -> bool {
+        let room = self.settings.global.min(self.settings.workers);
+        let other = ProviderId(1 - provider.0);
+        let kept =
+            self.settings.providers[other.0 as usize].reserves && self.running_at(other) == 0;
+        let kept = usize::from(kept).min(room / 2);
+        self.running_at(provider) < self.settings.providers[provider.0 as usize].limit
+            && self.calls.len() + kept < room
+    }
+
+    pub(super) fn session_allows(&self, flow: u64) -> bool {
+        let running = self.calls.iter().filter(|call| call.flow == flow).count();
+        match (is_session(flow), running) {
+            (false, _) => true,
+            (true, 0) => self.since.len() < self.settings.sessions,
+            (true, _) => running < self.settings.session && !self.told.contains(&flow),
+        }
+    }
+
+    /// Sessions that run something and were not told to make room.
+    pub(super) fn keeping(&self) -> impl Iterator<Item = (Time, u64)> {
+        let keeping = self
+            .since
+            .iter()
+            .filter(|(flow, _)| !self.told.contains(flow));
+        keeping.map(|(&flow, &since)| (since, flow))
+    }
+
+    pub(super) fn next_turn(&self) -> Time {
+        let crowded = !self.newcomers.is_empty() && self.since.len() >= self.settings.sessions;
+        match self.keeping().min().filter(|_| crowded) {
+            Some((since, _)) => since.max(self.last_turn) + self.settings.session_turn,
+            None => Time::NEVER,
+        }
+    }
+
+    /// How many wait in the line that this job stands in.
+    pub(super) fn line_of(&self, id: u64) -> usize {
+        let job = self.jobs.iter().find(|job| job.id == id).expect("it lives");
+        let in_line = |other: &&Job| other.permit.is_none() && self.stage(other) == self.stage(job);
+        self.jobs.iter().filter(in_line).count()
+    }
+
+    pub(super) fn stage(&self, job: &Job) -> &Vec<TargetId> {
+        &self.routes[job.route][job.at]
+    }
+
+    pub(super) fn stage_id(&self, targets: &Vec<TargetId>) -> Option<StageId> {
+        let all = self
+            .routes
+            .iter()
+            .flatten()
+            .zip(self.stages.iter().flatten());
+        all.into_iter()
+            .find(|(stage, _)| *stage == targets)
+            .map(|(_, &id)| id)
+    }
+
+    pub(super) fn running_at(&self, provider: ProviderId) -> usize {
+        self.calls
+            .iter()
+            .filter(|call| self.provider_of(call.target) == provider)
+            .count()
+    }
+
+    pub(super) fn provider_of(&self, target: TargetId) -> ProviderId {
+        self.settings.targets[target.index()]
+    }
+}
+
+/// Flow 0 is that of all who have no session.
+pub(super) fn is_session(flow: u64) -> bool {
+    flow > 0
+}
+
+/// The name of an ending.
+pub(super) fn name(ending: &Ending) -> &'static str {
+    match ending {
+        Ending::Finished(Outcome::Completed) => "completed",
+        Ending::Finished(Outcome::Failed) => "failed",
+        Ending::Finished(Outcome::Fallback) => "fallback",
+        Ending::QueueTimeout => "queue timeout",
+        Ending::Expired => "expired",
+        Ending::Cancelled(_) => "cancelled",
+        Ending::Refused(refusal) => match refusal.reason {
+            RefusalReason::QueueFull => "queue full",
+            RefusalReason::SessionQueueFull => "session queue full",
+            RefusalReason::QueueBytes => "queue bytes",
+            RefusalReason::ProviderQueueFull => "provider queue full",
+            RefusalReason::WaitTooLong { .. } => "wait too long",
+            RefusalReason::Displaced => "displaced",
+            RefusalReason::Stopping => "stopping",
+        },
+    }
+}

@@ -1,0 +1,286 @@
+//! Plays a scenario against a core, as the engine would: starts become calls, calls give their permits back,
+//! interrupts cut them short, and a tick comes when the core wants one (or late, if the scenario says so).
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::time::Duration;
+
+use fastrand::Rng;
+use pointsman::admission::{
+    Action, Core, Event, FlowId, JobId, Outcome, PermitKey, StageId, Step, Submission, TargetId,
+};
+use pointsman::cancel::CancelReason;
+use pointsman::clock::Time;
+
+use super::ledger::{Ledger, Stimulus};
+use super::scenario::{Arrival, Scenario, one_in, up_to};
+
+/// A core, what will happen to it, and the books that it is checked by.
+pub(super) struct World {
+    scenario: Scenario,
+    core: Core,
+    ledger: Ledger,
+    rng: Rng,
+    now: Time,
+    /// By time; what happens at one moment happens in random order.
+    agenda: BinaryHeap<Reverse<(Time, u32, usize)>>,
+    happenings: Vec<Happening>,
+    /// Calls that have begun and whose permits have yet to come back.
+    begun: HashMap<PermitKey, JobId>,
+    tick: Tick,
+    trace: Option<Vec<String>>,
+}
+
+/// When the core wanted a tick, and when it gets it.
+struct Tick {
+    due: Time,
+    at: Time,
+}
+
+#[derive(Debug, Clone)]
+enum Happening {
+    Arrive(usize),
+    Begin(JobId, PermitKey, TargetId),
+    GiveBack(PermitKey, Outcome),
+    GiveBackAgain(PermitKey),
+    Cancel(JobId),
+    Stop(Time),
+}
+
+impl World {
+    pub(super) fn new(scenario: Scenario, seed: u64, traced: bool) -> World {
+        let mut core = Core::new(scenario.settings.clone());
+        let mut stages: HashMap<Vec<TargetId>, StageId> = HashMap::new();
+        for stage in scenario.arrivals.iter().flat_map(|arrival| &arrival.route) {
+            stages.insert(stage.clone(), core.stage(stage));
+        }
+        World {
+            ledger: Ledger::new(
+                scenario.settings.clone(),
+                stages,
+                scenario.lateness.is_zero(),
+            ),
+            core,
+            rng: Rng::with_seed(seed ^ 0x5EED),
+            now: Time::ZERO,
+            agenda: BinaryHeap::new(),
+            happenings: Vec::new(),
+            begun: HashMap::new(),
+            tick: Tick {
+                due: Time::NEVER,
+                at: Time::NEVER,
+            },
+            trace: traced.then(Vec::new),
+            scenario,
+        }
+    }
+
+    /// Plays to the end, and says which ways to end were seen. `Err` says which promise was broken, and when.
+    pub(super) fn play(mut self) -> Result<BTreeSet<&'static str>, String> {
+        for index in 0..self.scenario.arrivals.len() {
+            self.plan(self.scenario.arrivals[index].at, Happening::Arrive(index));
+        }
+        if let Some((at, until)) = self.scenario.stop {
+            self.plan(at, Happening::Stop(until));
+        }
+        let end = loop {
+            match self.step() {
+                Ok(true) => {}
+                Ok(false) => break self.ledger.is_at_rest(&self.core.view(self.now)),
+                Err(what) => break Err(what),
+            }
+        };
+        end.map_err(|what| format!("{what}\n  at {:?}{}", self.now, self.last_happenings()))?;
+        Ok(self.ledger.endings())
+    }
+
+    /// Lets the next thing happen. `false`: there is none.
+    fn step(&mut self) -> Result<bool, String> {
+        let next = self
+            .agenda
+            .peek()
+            .map_or(Time::NEVER, |Reverse(next)| next.0);
+        let ticks_first = self.tick.at < next || (self.tick.at == next && self.rng.bool());
+        if self.tick.at.min(next) == Time::NEVER {
+            return Ok(false);
+        }
+        if ticks_first {
+            self.now = self.now.max(self.tick.at);
+            self.tell(Event::Tick, Stimulus::Tick)?;
+        } else {
+            let Reverse((at, _, index)) = self.agenda.pop().expect("peeked above");
+            self.now = at;
+            let happening = self.happenings[index].clone();
+            if let Some(trace) = &mut self.trace {
+                trace.push(format!("{at:?} {happening:?}"));
+            }
+            self.happen(happening)?;
+        }
+        self.plan_tick();
+        Ok(true)
+    }
+
+    fn happen(&mut self, happening: Happening) -> Result<(), String> {
+        match happening {
+            Happening::Arrive(index) => self.arrive(index),
+            Happening::Begin(job, permit, target) => self.begin(job, permit, target),
+            Happening::GiveBack(permit, outcome) => self.give_back(permit, outcome),
+            Happening::GiveBackAgain(permit) => self.tell(
+                Event::GiveBack(permit, Outcome::Completed),
+                Stimulus::GiveBack(permit, Outcome::Completed),
+            ),
+            Happening::Cancel(job) => {
+                let reason = CancelReason::ClientLeft;
+                self.tell(Event::Cancel(job, reason), Stimulus::Cancel(job, reason))
+            }
+            Happening::Stop(until) => self.tell(Event::Stop { until }, Stimulus::Stop(until)),
+        }
+    }
+
+    fn arrive(&mut self, index: usize) -> Result<(), String> {
+        let Arrival {
+            flow,
+            session,
+            class,
+            route,
+            patience,
+            bytes,
+            cancel,
+            ..
+        } = self.scenario.arrivals[index].clone();
+        let submission = Submission {
+            job: JobId(index as u64),
+            route: route
+                .iter()
+                .map(|stage| self.ledger.stages[stage])
+                .collect(),
+            flow: FlowId(flow),
+            session,
+            class,
+            deadline: self.now + patience,
+            bytes,
+        };
+        if let Some(after) = cancel {
+            self.plan(self.now + after, Happening::Cancel(submission.job));
+        }
+        let stimulus = Stimulus::Submit(submission.clone(), route);
+        self.tell(Event::Submit(submission), stimulus)
+    }
+
+    /// A worker has got its job and asks whether it may call.
+    fn begin(&mut self, job: JobId, permit: PermitKey, target: TargetId) -> Result<(), String> {
+        let mut actions = Vec::new();
+        let may = self.core.begin(permit, self.now, &mut actions);
+        self.ledger.begins(job, permit, may, self.now)?;
+        self.take(actions, Stimulus::Begin)?;
+        if !may {
+            return self.give_back(permit, Outcome::Failed);
+        }
+        self.begun.insert(permit, job);
+        if let Some((length, outcome)) = self.draw_call(target) {
+            self.plan(self.now + length, Happening::GiveBack(permit, outcome));
+        }
+        Ok(())
+    }
+
+    /// How a call goes; `None`: it is silent.
+    fn draw_call(&mut self, target: TargetId) -> Option<(Duration, Outcome)> {
+        let provider = self.scenario.settings.targets[target.index()];
+        let behaviour = &self.scenario.providers[provider.0 as usize];
+        let length = behaviour.mean.mul_f64(-self.rng.f64().max(1e-9).ln());
+        let at_once = Duration::from_millis(self.rng.u64(0..5));
+        let [failing, falling_back] = [behaviour.failing, behaviour.falling_back];
+        let silent = behaviour.silent;
+        match self.rng.u32(0..100) {
+            roll if roll < silent => None,
+            roll if roll < silent + failing => Some((at_once, Outcome::Failed)),
+            roll if roll < silent + failing + falling_back => Some((at_once, Outcome::Fallback)),
+            _ => Some((length, Outcome::Completed)),
+        }
+    }
+
+    /// The owner's only return; whether it comes from the call's end or from its interruption, the first one counts.
+    fn give_back(&mut self, permit: PermitKey, outcome: Outcome) -> Result<(), String> {
+        self.begun.remove(&permit);
+        if !self.ledger.is_in_flight(permit) {
+            return Ok(());
+        }
+        if one_in(&mut self.rng, self.scenario.double_returns) {
+            let later = self.now + up_to(&mut self.rng, Duration::from_secs(5));
+            self.plan(later, Happening::GiveBackAgain(permit));
+        }
+        self.tell(
+            Event::GiveBack(permit, outcome),
+            Stimulus::GiveBack(permit, outcome),
+        )
+    }
+
+    fn tell(&mut self, event: Event, stimulus: Stimulus) -> Result<(), String> {
+        let mut actions = Vec::new();
+        self.ledger.announce(&stimulus, self.now);
+        self.core.on(event, self.now, &mut actions);
+        self.take(actions, stimulus)
+    }
+
+    /// Checks what the core said and did, and carries it out.
+    fn take(&mut self, actions: Vec<Action>, stimulus: Stimulus) -> Result<(), String> {
+        for action in &actions {
+            if let Some(trace) = &mut self.trace {
+                trace.push(format!("{:?}     {action:?}", self.now));
+            }
+            self.ledger.take(action, &stimulus, self.now)?;
+        }
+        self.ledger.step_is_over(&stimulus, &self.core, self.now)?;
+        for action in actions {
+            self.carry_out(action);
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action.step {
+            Step::Start { permit, target, .. } => {
+                let dawdle = up_to(&mut self.rng, Duration::from_millis(3));
+                let begin = Happening::Begin(action.job, permit, target);
+                self.plan(self.now + dawdle, begin);
+            }
+            Step::Interrupt(_) => {
+                let permit = self.begun.iter().find(|(_, job)| **job == action.job);
+                if let Some(permit) = permit.map(|(&permit, _)| permit) {
+                    let delay = up_to(&mut self.rng, self.scenario.slow_return);
+                    self.plan(
+                        self.now + delay,
+                        Happening::GiveBack(permit, Outcome::Failed),
+                    );
+                }
+            }
+            Step::Wait { .. } | Step::End(_) => {}
+        }
+    }
+
+    fn plan(&mut self, at: Time, happening: Happening) {
+        self.happenings.push(happening);
+        let entry = (at, self.rng.u32(..), self.happenings.len() - 1);
+        self.agenda.push(Reverse(entry));
+    }
+
+    /// The watchdog sleeps until the core's next deadline, and oversleeps by what the scenario allows.
+    fn plan_tick(&mut self) {
+        let due = self.core.next_due();
+        if due != self.tick.due || self.tick.at <= self.now {
+            let late = up_to(&mut self.rng, self.scenario.lateness);
+            let at = if due == Time::NEVER {
+                due
+            } else {
+                due.max(self.now) + late
+            };
+            self.tick = Tick { due, at };
+        }
+    }
+
+    fn last_happenings(&self) -> String {
+        let trace = self.trace.as_deref().unwrap_or_default();
+        let last = &trace[trace.len().saturating_sub(80)..];
+        last.iter().map(|line| format!("\n  {line}")).collect()
+    }
+}
