@@ -271,7 +271,10 @@ fn program(
     std::fs::write(&file, config).expect("a file");
     let place = directory.path().to_str().expect("a name in UTF-8");
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
-    command.arg("serve").arg("--config").arg(file);
+    command.arg("serve");
+    if !arguments.contains(&"--config") {
+        command.arg("--config").arg(file);
+    }
     command.args(arguments.iter().map(|text| text.replace("{}", place)));
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_ours(name)) {
         command.env_remove(name);
