@@ -48,6 +48,8 @@ pub(super) struct ApiError {
     retry_after: Option<Duration>,
     /// Sending the same request again can't help.
     is_final: bool,
+    /// The methods that the path takes, where that is what is wrong.
+    allow: Option<String>,
 }
 
 impl ApiError {
@@ -61,6 +63,7 @@ impl ApiError {
             param: None,
             retry_after: None,
             is_final: false,
+            allow: None,
         }
     }
 
@@ -86,8 +89,11 @@ impl ApiError {
     }
 
     /// Something is there, but not for this method.
-    pub(super) fn method_not_allowed(message: impl Into<String>) -> Self {
-        ApiError::new(405, Fault::Caller, "method_not_allowed", message)
+    pub(super) fn method_not_allowed(message: impl Into<String>, allowed: &[String]) -> Self {
+        ApiError {
+            allow: Some(allowed.join(", ")),
+            ..ApiError::new(405, Fault::Caller, "method_not_allowed", message)
+        }
     }
 
     /// The host or the origin is not ours.
@@ -155,6 +161,9 @@ impl ApiError {
         }
         if self.is_final {
             response = response.with_header("x-should-retry", "false");
+        }
+        if let Some(methods) = &self.allow {
+            response = response.with_header("Allow", methods);
         }
         response
     }

@@ -85,10 +85,8 @@ pub(super) fn find<'p>(
     if allowed.is_empty() {
         return Err(unknown(path));
     }
-    Err(ApiError::method_not_allowed(format!(
-        "{path} takes {}, not {method}",
-        allowed.join(" or ")
-    )))
+    let message = format!("{path} takes {}, not {method}", allowed.join(" or "));
+    Err(ApiError::method_not_allowed(message, &allowed))
 }
 
 fn matches<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
@@ -139,6 +137,13 @@ mod tests {
         assert_eq!(
             (error.status, error.message.as_str()),
             (405, "/v1/chat/completions takes POST, not GET")
+        );
+        let error = find(&Method::Put, "/api/requests/x").expect_err("another method");
+        let headers = error.response(None).headers;
+        let allow = headers.iter().find(|header| header.field.equiv("Allow"));
+        assert_eq!(
+            allow.map(|header| header.value.as_str()),
+            Some("GET, DELETE")
         );
         let error = find(&Method::Post, "/v1/embeddings").expect_err("unsupported");
         assert!(error.message.contains("not supported"));
