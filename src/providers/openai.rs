@@ -157,8 +157,11 @@ impl OpenAi {
         let first = start.iter().find(|byte| !byte.is_ascii_whitespace());
         match first {
             None if start.is_empty() => Err(self.trouble().incomplete()),
-            Some(b'{' | b'[' | b'<') => self.receive_body(answer, delivery),
-            Some(_) | None => self.receive_events(answer, delivery),
+            // What the fields of events begin with (data, event, id, retry, a comment), and a byte order mark.
+            Some(b'd' | b'e' | b'i' | b'r' | b':' | 0xef) | None => {
+                self.receive_events(answer, delivery)
+            }
+            Some(_) => self.receive_body(answer, delivery),
         }
     }
 
