@@ -154,8 +154,9 @@ impl OpenAi {
         let first = first_byte(&mut answer);
         match first.map_err(|error| self.trouble().transport(error.into()))? {
             None => Err(self.trouble().incomplete()),
-            Some(b'{' | b'[' | b'<') => self.receive_body(answer, delivery),
-            Some(_) => self.receive_events(answer, delivery),
+            // What the fields of events begin with (data, event, id, retry, a comment), and a byte order mark.
+            Some(b'd' | b'e' | b'i' | b'r' | b':' | 0xef) => self.receive_events(answer, delivery),
+            Some(_) => self.receive_body(answer, delivery),
         }
     }
 
