@@ -1,5 +1,6 @@
 //! The command line: `pointsman` and its commands.
 
+mod logging;
 mod serve;
 mod signals;
 

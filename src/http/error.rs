@@ -48,7 +48,7 @@ pub(super) struct ApiError {
     retry_after: Option<Duration>,
     /// Sending the same request again can't help.
     is_final: bool,
-    /// The methods that the path takes, where that is what is wrong.
+    /// What may be done instead, as the `Allow` header has it.
     allow: Option<String>,
 }
 
@@ -88,10 +88,10 @@ impl ApiError {
         ApiError::new(404, Fault::Caller, "model_not_found", message).never()
     }
 
-    /// Something is there, but not for this method.
-    pub(super) fn method_not_allowed(message: impl Into<String>, allowed: &[String]) -> Self {
+    /// Something is there, but not for this method; `allow` lists those that it takes.
+    pub(super) fn method_not_allowed(message: impl Into<String>, allow: String) -> Self {
         ApiError {
-            allow: Some(allowed.join(", ")),
+            allow: Some(allow),
             ..ApiError::new(405, Fault::Caller, "method_not_allowed", message)
         }
     }
@@ -159,11 +159,11 @@ impl ApiError {
             let seconds = wait.as_millis().div_ceil(1000).max(1);
             response = response.with_header("Retry-After", &seconds.to_string());
         }
+        if let Some(allow) = &self.allow {
+            response = response.with_header("Allow", allow);
+        }
         if self.is_final {
             response = response.with_header("x-should-retry", "false");
-        }
-        if let Some(methods) = &self.allow {
-            response = response.with_header("Allow", methods);
         }
         response
     }

@@ -66,6 +66,7 @@ fn a_silent_provider(own_limit: usize, held: u64, of_session: fn(Ask, usize) -> 
     server.wait_for_status("all stand there", |status| {
         in_use(status) == held && status["queue"]["waiting"] == 50 - held
     });
+    silent.wait_for_in_flight(held as usize);
     let start = Instant::now();
     let answer = Ask::of("b/m").session("another").answer(&server);
     assert_eq!(text(&answer), "well");
@@ -88,9 +89,12 @@ fn a_silent_provider_whose_limit_is_the_global_one_keeps_nobody_from_another_pro
     a_silent_provider(5, 4, |ask, index| ask.session(&index.to_string()));
 }
 
+/// Whose the requests are.
+type Dress = fn(Ask, usize) -> Ask;
+
 /// Fifty callers at once before an upstream that takes 200 ms: all are answered, and the upstream never sees more
 /// than `limit` of them together, nor fewer than that at the busiest.
-fn fifty_callers(config: &str, slots: usize, limit: usize, dress: fn(Ask, usize) -> Ask) {
+fn fifty_callers(config: &str, slots: usize, limit: usize, dress: Dress) {
     let upstream = Upstream::start(slow(200));
     let server = Server::start(&(config.to_owned() + &provider("mine", &upstream, slots)));
     let callers: Vec<Client> = (0..50)
@@ -103,6 +107,15 @@ fn fifty_callers(config: &str, slots: usize, limit: usize, dress: fn(Ask, usize)
     server.wait_until_idle();
     let refused = &server.page("/api/status")["requests"]["refused"];
     assert_eq!(refused, 0);
+}
+
+/// The cases of a profile side by side, each with a server of its own: the provider's slots, the limit that counts, and
+/// whose the requests are.
+fn check_limits(name: &str, cases: &[(usize, usize, Dress)]) {
+    at_once(cases.len(), |case| {
+        let (slots, limit, dress) = cases[case];
+        fifty_callers(&profile(name), slots, limit, dress);
+    });
 }
 
 fn nameless(ask: Ask, _: usize) -> Ask {
@@ -119,25 +132,30 @@ fn one_session(ask: Ask, _: usize) -> Ask {
 
 #[test]
 fn no_limit_is_exceeded_and_nobody_is_refused_in_dev() {
-    fifty_callers(&profile("dev"), 50, 5, nameless);
-    fifty_callers(&profile("dev"), 50, 5, each_a_session);
-    fifty_callers(&profile("dev"), 4, 4, nameless);
+    let cases: [(_, _, Dress); 3] = [(50, 5, nameless), (50, 5, each_a_session), (4, 4, nameless)];
+    check_limits("dev", &cases);
 }
 
 #[test]
 fn no_limit_is_exceeded_and_nobody_is_refused_in_demo() {
-    fifty_callers(&profile("demo"), 50, 15, nameless);
-    fifty_callers(&profile("demo"), 50, 15, each_a_session);
-    fifty_callers(&profile("demo"), 8, 8, each_a_session);
-    fifty_callers(&profile("demo"), 50, 5, one_session);
+    let cases: [(_, _, Dress); 4] = [
+        (50, 15, nameless),
+        (50, 15, each_a_session),
+        (8, 8, each_a_session),
+        (50, 5, one_session),
+    ];
+    check_limits("demo", &cases);
 }
 
 #[test]
 fn no_limit_is_exceeded_and_nobody_is_refused_in_prod() {
-    fifty_callers(&profile("prod"), 50, 24, nameless);
-    fifty_callers(&profile("prod"), 50, 24, each_a_session);
-    fifty_callers(&profile("prod"), 8, 8, nameless);
-    fifty_callers(&profile("prod"), 50, 8, one_session);
+    let cases: [(_, _, Dress); 4] = [
+        (50, 24, nameless),
+        (50, 24, each_a_session),
+        (8, 8, nameless),
+        (50, 8, one_session),
+    ];
+    check_limits("prod", &cases);
 }
 
 /// So many agents at once before the embedded provider of a demo: all are answered under half a second, and all at once.

@@ -107,8 +107,8 @@ fn retry_after(response: &Response) -> u64 {
 #[test]
 fn a_queued_request_whose_time_is_up_leaves_the_line_and_the_next_one_runs() {
     let mut rig = Rig::new("");
-    let mut late = rig.line_up(&ask("late").within("150ms").id("late"), 0);
-    let next = rig.line_up(&ask("next"), 1);
+    let mut late = rig.line_up(&ask("late").within("500ms").id("late"), 0);
+    let next = ask("next").send(&rig.server);
     let response = refused(&mut late);
     assert_eq!(
         (response.status, &*code(&response)),
@@ -129,7 +129,7 @@ fn a_queued_request_whose_time_is_up_leaves_the_line_and_the_next_one_runs() {
 #[test]
 fn nobody_waits_for_longer_than_the_queue_timeout() {
     let mut rig = Rig::new("queue.timeout = \"150ms\"");
-    let mut late = rig.line_up(&ask("late").id("late"), 0);
+    let mut late = ask("late").id("late").send(&rig.server);
     let response = refused(&mut late);
     assert_eq!((response.status, &*code(&response)), (503, "queue_timeout"));
     assert!(retry_after(&response) >= 1);
@@ -208,13 +208,10 @@ fn low_is_served_within_a_bound_under_a_flood_of_high_and_high_gets_more() {
     let lows: Vec<usize> = (0..served.len())
         .filter(|&at| served[at] == "low")
         .collect();
-    // By the weights one call in seventeen is low's; calls of one length differ a little.
-    assert!(
-        lows[0] < 20 && lows[1] < 44,
-        "served at {lows:?} of {}",
-        served.len()
-    );
-    assert!(lows[1] - lows[0] > 6, "as if they were equal: {lows:?}");
+    // By the weights one call in seventeen is low's. Calls differ in length, so the bounds are wide; without weights the
+    // two would take turns, and with a strict order low would come last.
+    assert!(lows[0] < 20, "low was served at {lows:?}");
+    assert!(lows[1] - lows[0] > 2, "as if they were equal: {lows:?}");
 }
 
 #[test]
@@ -263,8 +260,8 @@ fn a_session_that_asks_a_lot_does_not_shut_out_one_that_asks_a_little() {
     rig.release(&mut waiting);
     let served = rig.served();
     let last = served.iter().rposition(|session| session == "modest");
-    // Taking turns it would be served by place 10; calls of one length differ a little.
-    assert!(last.is_some_and(|last| last < 16), "{served:?}");
+    // Taking turns it would be served by place 10, in the order of arrival by 24. Calls differ in length.
+    assert!(last.is_some_and(|last| last < 20), "{served:?}");
 }
 
 #[test]
@@ -460,7 +457,7 @@ fn every_story_is_told_whole_and_in_order() {
     rig.upstream.on_model("silent", Script::Silent);
     rig.upstream.on_model("broken", Script::Reset);
     let late = Ask::of("mine/silent")
-        .within("100ms")
+        .within("300ms")
         .id("late")
         .answer(&rig.server);
     let broken = Ask::of("mine/broken").id("broken").answer(&rig.server);

@@ -149,7 +149,7 @@ fn the_end_does_not_wait_for_idle_connections_or_for_the_rest_of_the_drain() {
     idle.wait_for_end();
     rig.ends_well();
     assert!(
-        start.elapsed() < Duration::from_secs(1),
+        start.elapsed() < Duration::from_secs(5),
         "{:?}",
         start.elapsed()
     );
@@ -199,7 +199,7 @@ fn a_second_signal_ends_it_at_once() {
     rig.server.signal(Signal::INT);
     assert_eq!(rig.server.wait().code(), Some(130));
     assert!(
-        start.elapsed() < Duration::from_secs(1),
+        start.elapsed() < Duration::from_secs(5),
         "{:?}",
         start.elapsed()
     );
