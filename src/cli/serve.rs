@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use super::complain;
 use super::signals::Signals;
+use super::{fail, start_log};
 use crate::config::{Config, Provider, ProviderKind};
 use crate::gateway::{Gateway, Server, StartError};
 
@@ -49,15 +49,6 @@ fn announce(address: &str) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Logs to standard error. `RUST_LOG` wins over the configuration, as with every program that uses env_logger.
-fn start_log(level: &str) {
-    let environment = env_logger::Env::default().default_filter_or(level);
-    // Fails only if a host program has set up its own log: then that one is to be used.
-    let _ = env_logger::Builder::from_env(environment)
-        .format_timestamp_millis()
-        .try_init();
-}
-
 fn say_what_is_configured(config: &Config) {
     let limits = &config.limits;
     log::info!(
@@ -92,9 +83,4 @@ fn say_provider(provider: &Provider) {
         ),
         Some(advice) => log::info!("provider {} is not available: {advice}", provider.name),
     }
-}
-
-fn fail(text: &str) -> ExitCode {
-    complain(text);
-    ExitCode::FAILURE
 }
