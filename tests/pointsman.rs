@@ -1,3 +1,26 @@
 //! The program seen from outside, over real sockets: a chapter per feature, and what the chapters share.
 
 mod support;
+
+#[path = "chapters/answers.rs"]
+mod answers;
+#[path = "chapters/clients.rs"]
+mod clients;
+#[path = "chapters/commands.rs"]
+mod commands;
+#[path = "chapters/deadlines.rs"]
+mod deadlines;
+#[path = "chapters/embedded.rs"]
+mod embedded;
+#[path = "chapters/failures.rs"]
+mod failures;
+#[path = "chapters/limits.rs"]
+mod limits;
+#[path = "chapters/lines.rs"]
+mod lines;
+#[path = "chapters/live.rs"]
+mod live;
+#[path = "chapters/silence.rs"]
+mod silence;
+#[path = "chapters/stopping.rs"]
+mod stopping;

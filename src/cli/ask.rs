@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::signals::{INTERRUPTED, cancelled_by_signal};
 use super::terminal::{Page, remark};
-use super::{Source, fail, refuse, start_log};
+use super::{Source, fail, logging, refuse};
 use crate::cancel::CancelReason;
 use crate::chat::{ChatRequest, Delta, Piece, Usage};
 use crate::config::{Config, Priority};
@@ -52,7 +52,7 @@ struct Wanted {
 
 /// Asks one question and prints the answer. Exit code 1 if there is none, 130 if it was interrupted.
 pub(super) fn ask(options: Options) -> ExitCode {
-    start_log(LOG_LEVEL);
+    logging::start(LOG_LEVEL);
     let config = match options.source.load(None) {
         Ok(config) => config,
         Err(error) => return refuse(&error),

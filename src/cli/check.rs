@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::signals::{INTERRUPTED, cancelled_by_signal};
 use super::terminal::say;
-use super::{Source, fail, start_log};
+use super::{Source, fail, logging};
 use crate::cancel::CancelToken;
 use crate::config::{Config, Loader};
 use crate::gateway::{self, Finding, State};
@@ -28,7 +28,7 @@ pub(super) struct Options {
 
 /// Says a line for the configuration and one for each provider. Exit code 1 if one that is configured does not work.
 pub(super) fn check(options: Options) -> ExitCode {
-    start_log(LOG_LEVEL);
+    logging::start(LOG_LEVEL);
     let cancel = match cancelled_by_signal() {
         Ok(cancel) => cancel,
         Err(error) => return fail(&format!("signals can't be taken: {error}")),

@@ -3,6 +3,7 @@
 mod ask;
 mod check;
 mod load;
+mod logging;
 mod serve;
 mod signals;
 mod terminal;
@@ -100,13 +101,4 @@ fn refuse(error: &ConfigError) -> ExitCode {
 fn fail(text: &str) -> ExitCode {
     terminal::complain(text);
     ExitCode::FAILURE
-}
-
-/// Logs to standard error. `RUST_LOG` wins over the configuration, as with every program that uses env_logger.
-fn start_log(level: &str) {
-    let environment = env_logger::Env::default().default_filter_or(level);
-    // Fails only if a host program has set up its own log: then that one is to be used.
-    let _ = env_logger::Builder::from_env(environment)
-        .format_timestamp_millis()
-        .try_init();
 }

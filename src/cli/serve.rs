@@ -4,13 +4,13 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use super::signals::Signals;
-use super::{fail, start_log};
+use super::{fail, logging};
 use crate::config::{Config, Provider, ProviderKind};
 use crate::gateway::{Gateway, Server, StartError};
 
 /// Serves until a signal comes, then drains. A second signal ends the process at once.
 pub(super) fn serve(config: Config) -> ExitCode {
-    start_log(&config.log.level);
+    logging::start(&config.log.level);
     let drain = config.server.drain;
     // Before anything runs: a signal that comes while we start is not lost.
     let signals = match Signals::install() {
