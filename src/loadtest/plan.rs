@@ -1,11 +1,12 @@
 //! What a load test is asked for.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::config::Priority;
 
 /// What a load test does.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Plan {
     /// The server: `http://HOST:PORT`, with or without `/v1`, or `unix:PATH`.
     pub url: String,
@@ -45,6 +46,18 @@ pub enum Form {
     Whole,
     /// A stream of pieces.
     Stream,
+}
+
+impl fmt::Debug for Plan {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan")
+            .field("url", &self.url)
+            .field("model", &self.model)
+            .field("callers", &self.callers)
+            .field("extent", &self.extent)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Plan {

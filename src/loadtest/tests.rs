@@ -211,7 +211,7 @@ fn sessions_priorities_and_the_key_are_said_with_each_request() {
     };
     let report = load(said);
     assert_eq!(report.count(Outcome::Answered), 10, "{report}");
-    assert!(!format!("{report}{}", report.to_json()).contains("secret"));
+    assert!(!format!("{report}{report:?}{}", report.to_json()).contains("secret"));
     let requests: Vec<String> = told
         .try_iter()
         .map(|(_, text)| text.to_lowercase())
