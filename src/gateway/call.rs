@@ -32,8 +32,8 @@ pub struct Call {
 }
 
 impl Call {
-    /// Takes a global slot and, where a session is named, one of that session's; no provider's. Without a
-    /// [`timeout`](Call::timeout) it has `timeouts.normal`.
+    /// Takes a global slot and, where a session is named, one of that session's; no provider's. Like all others it leaves
+    /// the global slots that are kept for idle providers. Without a [`timeout`](Call::timeout) it has `timeouts.normal`.
     pub fn new() -> Call {
         Call::default()
     }

@@ -23,8 +23,8 @@ use super::error::ExecuteError;
 use crate::chat::Piece;
 use crate::clock::{SharedClock, Time};
 use crate::engine::{
-    CallInfo, JobEnd, JobHandle, JobSpec, NullSink, Sink, SinkGone, Speaker, Task, TaskContext,
-    TaskError, Verdict,
+    CallInfo, JobEnd, JobHandle, JobSpec, NullSink, ProviderError, Sink, SinkGone, Speaker, Task,
+    TaskContext, TaskError, Verdict,
 };
 use crate::providers::ChosenTimeout;
 
@@ -166,11 +166,12 @@ impl Gateway {
         }
     }
 
-    /// How many calls of one batch are under way or in line at once: enough to keep all slots busy, and no more than a
-    /// session's places in line, so that a batch is not refused because of itself.
+    /// How many calls of one batch are under way or in line at once: enough to keep all slots busy, and no more than
+    /// the places in line that one session and one provider have, so that a batch is not refused because of itself.
     fn batch_window(&self) -> usize {
-        let config = &self.config;
-        (2 * config.limits.global).min(config.queue.per_session)
+        let (limits, queue) = (&self.config.limits, &self.config.queue);
+        let share = (queue.capacity as f64 * queue.provider_share) as usize;
+        (2 * limits.global).min(queue.per_session).min(share).max(1)
     }
 }
 
@@ -265,7 +266,7 @@ where
 }
 
 /// What the log says of a function's own error, whose words are its caller's alone.
-fn failure(reported: Option<crate::engine::ProviderError>) -> TaskError {
+fn failure(reported: Option<ProviderError>) -> TaskError {
     TaskError::Own(match reported {
         None => "the function returned an error".into(),
         Some(error) => format!(
@@ -324,5 +325,23 @@ impl Sink for Turnstile {
 
     fn end(&self, _end: &JobEnd, _speaker: Speaker) {
         self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::ErrorClass;
+
+    #[test]
+    fn the_log_has_what_a_failing_function_reported_and_not_what_it_returned() {
+        let said = |reported| failure(reported).to_string();
+        assert_eq!(said(None), "the function returned an error");
+        let mut error = ProviderError::new(ErrorClass::RateLimited, "slow down");
+        error.detail = Some("tier 0".into());
+        assert_eq!(
+            said(Some(error)),
+            "the function returned an error, and reported: slow down (tier 0)"
+        );
     }
 }
