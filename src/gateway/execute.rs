@@ -15,16 +15,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::Gateway;
 use super::call::{Call, CallContext};
 use super::error::ExecuteError;
-use crate::chat::Piece;
 use crate::clock::{SharedClock, Time};
 use crate::engine::{
-    CallInfo, JobEnd, JobHandle, JobSpec, NullSink, ProviderError, Sink, SinkGone, Speaker, Task,
-    TaskContext, TaskError, Verdict,
+    JobHandle, JobSpec, NullSink, ProviderError, Sink, Task, TaskContext, TaskError, Verdict,
 };
 use crate::providers::ChosenTimeout;
 
@@ -75,45 +73,8 @@ impl Gateway {
         self.begin(call, function, now, Arc::new(NullSink))?.wait()
     }
 
-    /// Runs many functions, as many at once as the slots allow, and gives their results in the order of the calls.
-    ///
-    /// All deadlines count from now. What has not ended by its deadline has the error in its place, and the others
-    /// their results: so the whole returns by the latest deadline, with what is there by then. However many there are,
-    /// only a few at a time take places in line.
-    ///
-    /// ```
-    /// # use pointsman::{Call, Config, Gateway, Profile};
-    /// # let gateway = Gateway::start(Config::builtin(Profile::Test))?;
-    /// let calls = (1..=3).map(|n| (Call::new(), move |_: &pointsman::CallContext| Ok::<u32, String>(n * n)));
-    /// assert_eq!(gateway.execute_all(calls), [Ok(1), Ok(4), Ok(9)]);
-    /// # Ok::<(), pointsman::StartError>(())
-    /// ```
-    pub fn execute_all<T, E, F>(
-        &self,
-        calls: impl IntoIterator<Item = (Call, F)>,
-    ) -> Vec<Result<T, ExecuteError<E>>>
-    where
-        F: FnOnce(&CallContext) -> Result<T, E> + Send + 'static,
-        T: Send + 'static,
-        E: Send + 'static,
-    {
-        let now = self.clock.now();
-        let gate = Arc::new(Turnstile::new(self.batch_window()));
-        let begin = |(call, function)| {
-            if self.engine.is_on_worker() {
-                return Err(ExecuteError::WouldDeadlock);
-            }
-            gate.enter();
-            let begun = self.begin(call, function, now, gate.clone());
-            begun.inspect_err(|_| gate.leave())
-        };
-        let begun: Vec<_> = calls.into_iter().map(begin).collect();
-        let results = begun.into_iter().map(|begun| begun.and_then(Running::wait));
-        results.collect()
-    }
-
     /// Submits a function.
-    fn begin<T, E, F>(
+    pub(super) fn begin<T, E, F>(
         &self,
         call: Call,
         function: F,
@@ -165,14 +126,6 @@ impl Gateway {
             reason: reason.into(),
         }
     }
-
-    /// How many calls of one batch are under way or in line at once: enough to keep all slots busy, and no more than
-    /// the places in line that one session and one provider have, so that a batch is not refused because of itself.
-    fn batch_window(&self) -> usize {
-        let (limits, queue) = (&self.config.limits, &self.config.queue);
-        let share = (queue.capacity as f64 * queue.provider_share) as usize;
-        (2 * limits.global).min(queue.per_session).min(share).max(1)
-    }
 }
 
 /// What caller and worker share of a function.
@@ -192,13 +145,13 @@ impl<F, T, E> Desk<F, T, E> {
 }
 
 /// A function that was submitted, for its caller.
-struct Running<F, T, E> {
+pub(super) struct Running<F, T, E> {
     job: JobHandle,
     desk: Arc<Desk<F, T, E>>,
 }
 
 impl<F, T, E> Running<F, T, E> {
-    fn wait(self) -> Result<T, ExecuteError<E>> {
+    pub(super) fn wait(self) -> Result<T, ExecuteError<E>> {
         let verdict = self.job.wait().verdict;
         let left = self.desk.function.lock().take();
         let started = left.is_none();
@@ -281,50 +234,6 @@ impl<F, T, E> fmt::Debug for FunctionTask<F, T, E> {
         f.debug_struct("FunctionTask")
             .field("request_id", &self.request_id)
             .finish_non_exhaustive()
-    }
-}
-
-/// Lets in so many calls of a batch at once; a call leaves when it ends, in whatever order they do.
-#[derive(Debug)]
-struct Turnstile {
-    places: usize,
-    inside: Mutex<usize>,
-    left: Condvar,
-}
-
-impl Turnstile {
-    fn new(places: usize) -> Self {
-        Turnstile {
-            places,
-            inside: Mutex::new(0),
-            left: Condvar::new(),
-        }
-    }
-
-    /// Waits for a place: until the next call ends, which each does by its deadline.
-    fn enter(&self) {
-        let mut inside = self.inside.lock();
-        while *inside >= self.places {
-            self.left.wait(&mut inside);
-        }
-        *inside += 1;
-    }
-
-    fn leave(&self) {
-        *self.inside.lock() -= 1;
-        self.left.notify_one();
-    }
-}
-
-impl Sink for Turnstile {
-    fn call(&self, _call: &CallInfo) {}
-
-    fn piece(&self, _piece: Piece) -> Result<(), SinkGone> {
-        Ok(())
-    }
-
-    fn end(&self, _end: &JobEnd, _speaker: Speaker) {
-        self.leave();
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | what a program wants | what it calls | what it gets |
 //! |---|---|---|
-//! | an answer | [`Gateway::chat`] | [`ChatReply`](crate::chat::ChatReply), when it is whole |
+//! | an answer | [`Gateway::chat`] | [`ChatReply`], when it is whole |
 //! | an answer as it comes | [`Gateway::stream`] | [`ChatStream`]: an iterator of pieces, whose drop ends the call |
 //! | an answer later | [`Gateway::submit`] | [`ChatHandle`]: wait, wait for a while, cancel |
 //! | a function of its own under slots and deadline | [`Gateway::execute`] | what the function returns |
@@ -27,6 +27,7 @@
 //! wait and is allowed; so is waiting for another gateway. A thread that the function starts itself is not known to us: if
 //! the function waits for it, that is its own affair, and its deadline ends the matter for its caller.
 
+mod batch;
 mod call;
 mod error;
 mod execute;
@@ -41,6 +42,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::chat::ChatReply;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::engine::Engine;
@@ -55,8 +57,6 @@ pub use load::Level;
 pub use reply::ChatHandle;
 pub use server::Server;
 pub use stream::ChatStream;
-
-use crate::chat::ChatReply;
 
 /// Providers, engine and lifecycle log of one configuration: see the story of this folder.
 ///
