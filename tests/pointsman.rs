@@ -2,7 +2,27 @@
 
 mod support;
 
+#[path = "chapters/answers.rs"]
+mod answers;
+#[path = "chapters/clients.rs"]
+mod clients;
+#[path = "chapters/deadlines.rs"]
+mod deadlines;
+#[path = "chapters/embedded.rs"]
+mod embedded;
 #[path = "chapters/embedding.rs"]
 mod embedding;
 #[path = "chapters/execute.rs"]
 mod execute;
+#[path = "chapters/failures.rs"]
+mod failures;
+#[path = "chapters/limits.rs"]
+mod limits;
+#[path = "chapters/lines.rs"]
+mod lines;
+#[path = "chapters/live.rs"]
+mod live;
+#[path = "chapters/silence.rs"]
+mod silence;
+#[path = "chapters/stopping.rs"]
+mod stopping;
