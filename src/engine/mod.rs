@@ -170,6 +170,7 @@ impl Engine {
             route: vec![shell.targets[target].stage],
             flow: seat.flow,
             session: spec.owner.session().is_some(),
+            session_limit: None,
             class: spec.priority,
             deadline: spec.deadline,
             bytes: spec.bytes,
