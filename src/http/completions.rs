@@ -8,14 +8,16 @@ use super::options::Options;
 use super::sink::{AnswerForm, ChatSink};
 use super::{Api, Visit};
 use crate::cancel::CancelToken;
-use crate::engine::{Ask, ChatTask, JobSpec};
+use crate::engine::{Ask, ChatTask, JobSpec, Owner};
 use crate::wire::parse_request;
 
 impl Api {
     /// Reads the request, finds out where it goes and until when, and stays with the client until it is answered.
     pub(super) fn completions(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
         let parsed = parse_request(&visit.request.body, self.server.json_depth)?;
-        let options = Options::read(&visit.request.head.headers, &parsed.options)?;
+        let caller = visit.caller;
+        let headers = &visit.request.head.headers;
+        let options = Options::read(headers, &parsed.options, caller.priority())?;
         let chat = parsed.chat;
         let form = match chat.stream {
             true => AnswerForm::Stream {
@@ -54,7 +56,7 @@ impl Api {
             provider,
             model,
             request_id: Arc::clone(visit.request_id),
-            owner: options.owner(),
+            owner: Owner::of(caller.key(), options.session),
             priority: options.priority,
             received,
             deadline,
