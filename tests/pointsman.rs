@@ -2,5 +2,25 @@
 
 mod support;
 
+#[path = "chapters/answers.rs"]
+mod answers;
+#[path = "chapters/clients.rs"]
+mod clients;
+#[path = "chapters/deadlines.rs"]
+mod deadlines;
+#[path = "chapters/embedded.rs"]
+mod embedded;
+#[path = "chapters/failures.rs"]
+mod failures;
 #[path = "chapters/keys.rs"]
 mod keys;
+#[path = "chapters/limits.rs"]
+mod limits;
+#[path = "chapters/lines.rs"]
+mod lines;
+#[path = "chapters/live.rs"]
+mod live;
+#[path = "chapters/silence.rs"]
+mod silence;
+#[path = "chapters/stopping.rs"]
+mod stopping;

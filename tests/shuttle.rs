@@ -25,13 +25,19 @@ const JOBS: u64 = 5;
 
 /// What the threads share.
 struct Shared {
-    /// The core and the time.
-    core: Mutex<(Core, Time)>,
+    inner: Mutex<Inner>,
     /// Jobs that were started and that no worker has taken yet.
     ready: Mutex<VecDeque<(JobId, PermitKey)>>,
     /// What was seen from outside.
     seen: Mutex<Seen>,
     stages: [StageId; 2],
+}
+
+struct Inner {
+    core: Core,
+    now: Time,
+    /// Permits that were given out and that their owners have not given back.
+    out: usize,
 }
 
 #[derive(Default)]
@@ -47,7 +53,11 @@ impl Shared {
         let mut core = Core::new(settings());
         Shared {
             stages: [TargetId(0), TargetId(1)].map(|target| core.stage(&[target])),
-            core: Mutex::new((core, Time::ZERO)),
+            inner: Mutex::new(Inner {
+                core,
+                now: Time::ZERO,
+                out: 0,
+            }),
             ready: Mutex::default(),
             seen: Mutex::default(),
         }
@@ -55,11 +65,19 @@ impl Shared {
 
     /// Tells the core, then, without its lock, carries out what it says.
     fn on(&self, event: Event) {
+        self.tell(event, 0);
+    }
+
+    /// The same, where an owner gives back so many permits with the event.
+    fn tell(&self, event: Event, given_back: usize) {
         let mut actions = Vec::new();
         {
-            let (core, now) = &mut *self.core.lock().expect("no thread panicked");
-            core.on(event, *now, &mut actions);
-            check(core, *now);
+            let inner = &mut *self.inner.lock().expect("no thread panicked");
+            inner.core.on(event, inner.now, &mut actions);
+            let started = |action: &&Action| matches!(action.step, Step::Start { .. });
+            inner.out += actions.iter().filter(started).count();
+            inner.out -= given_back;
+            check(inner);
         }
         self.carry_out(actions);
     }
@@ -120,7 +138,7 @@ impl Shared {
         } else {
             Outcome::Fallback
         };
-        self.on(Event::GiveBack(permit, outcome));
+        self.tell(Event::GiveBack(permit, outcome), 1);
         if job.0 == 0 {
             self.on(Event::GiveBack(permit, outcome));
         }
@@ -129,8 +147,8 @@ impl Shared {
     fn begin(&self, permit: PermitKey) -> bool {
         let mut actions = Vec::new();
         let may = {
-            let (core, now) = &mut *self.core.lock().expect("no thread panicked");
-            core.begin(permit, *now, &mut actions)
+            let inner = &mut *self.inner.lock().expect("no thread panicked");
+            inner.core.begin(permit, inner.now, &mut actions)
         };
         self.carry_out(actions);
         may
@@ -139,27 +157,31 @@ impl Shared {
     /// The watchdog's turn: lets the time pass until the core wants a tick.
     fn tick(&self) {
         {
-            let (core, now) = &mut *self.core.lock().expect("no thread panicked");
-            let due = core.next_due();
+            let inner = &mut *self.inner.lock().expect("no thread panicked");
+            let due = inner.core.next_due();
             if due == Time::NEVER {
                 return;
             }
-            *now = due.max(*now);
+            inner.now = due.max(inner.now);
         }
         self.on(Event::Tick);
     }
 
     fn is_over(&self) -> bool {
         let ended = self.seen.lock().expect("no thread panicked").ended.len();
-        let (core, now) = &*self.core.lock().expect("no thread panicked");
-        ended as u64 == JOBS && core.view(*now).in_use == 0
+        let inner = self.inner.lock().expect("no thread panicked");
+        ended as u64 == JOBS && inner.out == 0
     }
 }
 
 /// What must hold whenever the lock is free.
-fn check(core: &Core, now: Time) {
-    core.audit().expect("the books agree");
-    let view = core.view(now);
+fn check(inner: &Inner) {
+    inner.core.audit().expect("the books agree");
+    let view = inner.core.view(inner.now);
+    assert_eq!(
+        view.in_use, inner.out,
+        "each permit that is out has its slot"
+    );
     assert!(view.in_use <= GLOBAL);
     assert!(
         view.sessions * SESSION >= view.in_use,
@@ -230,13 +252,13 @@ fn live() {
     for thread in threads {
         thread.join().expect("no thread panicked");
     }
-    let (core, now) = &*shared.core.lock().expect("no thread panicked");
-    let view = core.view(*now);
+    let inner = shared.inner.lock().expect("no thread panicked");
+    let view = inner.core.view(inner.now);
     assert_eq!(
         (view.in_use, view.waiting, view.sessions, view.waiting_bytes),
         (0, 0, 0, 0)
     );
-    assert_eq!(core.next_due(), Time::NEVER);
+    assert_eq!(inner.core.next_due(), Time::NEVER);
 }
 
 #[test]

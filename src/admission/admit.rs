@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::queue::{Candidate, Line};
 use super::state::{Core, Job};
 use super::{
-    Action, ClassId, Ending, JobId, ProviderId, Refusal, RefusalReason, SLICE, Step, Submission,
+    Action, CLASSES, ClassId, Ending, FlowId, JobId, ProviderId, Refusal, RefusalReason, SLICE,
+    StageId, Step, Submission,
 };
 use crate::cancel::CancelReason;
 use crate::clock::Time;
@@ -30,7 +31,9 @@ impl Core {
         }
         match self.reason_to_refuse(&job, now) {
             None => self.take_in(id, job, now, actions),
-            Some(RefusalReason::QueueFull) if self.make_room(&job, now, actions) => {
+            Some(RefusalReason::QueueFull | RefusalReason::ProviderQueueFull)
+                if self.make_room(&job, now, actions) =>
+            {
                 self.take_in(id, job, now, actions)
             }
             Some(reason) => {
@@ -70,8 +73,9 @@ impl Core {
         let before = line.waiting_of(class, flow);
         line.push(place, standing);
         let waiting = line.waiting();
-        self.waiting.lengths[class].remove(&(before, stage, flow));
-        self.waiting.lengths[class].insert((before + 1, stage, flow));
+        let lengths = &mut self.waiting.lengths[provider.index()][class];
+        lengths.remove(&(before, stage, flow));
+        lengths.insert((before + 1, stage, flow));
         self.waiting.ages[class].insert((arrived, id));
         self.waiting.jobs += 1;
         self.waiting.bytes += bytes;
@@ -100,9 +104,10 @@ impl Core {
         let (bytes, arrived) = (job.bytes, job.arrived);
         let provider = self.first_provider(stage);
         let after = self.lines[stage.index()].waiting_of(class, flow);
-        self.waiting.lengths[class].remove(&(after + 1, stage, flow));
+        let lengths = &mut self.waiting.lengths[provider.index()][class];
+        lengths.remove(&(after + 1, stage, flow));
         if after > 0 {
-            self.waiting.lengths[class].insert((after, stage, flow));
+            lengths.insert((after, stage, flow));
         }
         self.waiting.ages[class].remove(&(arrived, id));
         self.waiting.jobs -= 1;
@@ -138,7 +143,7 @@ impl Core {
         self.enqueue(id, now, actions);
     }
 
-    /// The bound that an arrival would break, if any. `QueueFull` comes last: it alone can be mended by making room.
+    /// The bound that an arrival would break, if any. Those about places come last: they can be mended by making room.
     fn reason_to_refuse(&self, job: &Job, now: Time) -> Option<RefusalReason> {
         let (queue, stage) = (&self.settings.queue, job.stage());
         let line = &self.lines[stage.index()];
@@ -148,16 +153,22 @@ impl Core {
         if self.waiting.bytes.saturating_add(job.bytes) > queue.max_bytes {
             return Some(RefusalReason::QueueBytes);
         }
-        if self.waiting.by_provider[self.first_provider(stage).index()] >= queue.per_provider {
-            return Some(RefusalReason::ProviderQueueFull);
-        }
         if let Some(expected) = self
             .expected_wait(job, now)
             .filter(|&wait| wait > job.due().since(now))
         {
             return Some(RefusalReason::WaitTooLong { expected });
         }
-        (self.waiting.jobs >= queue.capacity).then_some(RefusalReason::QueueFull)
+        if self.waiting.jobs >= queue.capacity {
+            return Some(RefusalReason::QueueFull);
+        }
+        self.has_its_share(self.first_provider(stage))
+            .then_some(RefusalReason::ProviderQueueFull)
+    }
+
+    /// Whether the jobs that wait for a provider fill its share of the places.
+    fn has_its_share(&self, provider: ProviderId) -> bool {
+        self.waiting.by_provider[provider.index()] >= self.settings.queue.per_provider
     }
 
     /// How long an arrival would wait in line, judged from what calls took lately; `None` where too few ended lately, the
@@ -206,23 +217,19 @@ impl Core {
     }
 
     /// The newest job of the longest line in the lowest class gives way to an arrival of a session that has less than the
-    /// average in line, and is not of a lower class.
+    /// average in line, and is not of a lower class. Where the arrival's provider has its share of the places, all of this
+    /// is about the jobs that wait for that provider: another's would make room in vain.
     fn make_room(&mut self, arrival: &Job, now: Time, actions: &mut Vec<Action>) -> bool {
-        let lengths = &self.waiting.lengths;
-        let Some(class) = (arrival.class..lengths.len())
-            .rev()
-            .find(|&class| !lengths[class].is_empty())
-        else {
+        let provider = self.first_provider(arrival.stage());
+        let within = self.has_its_share(provider).then_some(provider);
+        let Some((class, (longest, stage, flow))) = self.longest_line(arrival.class, within) else {
             return false;
         };
-        let flows: usize = lengths.iter().map(BTreeSet::len).sum();
+        let (jobs, flows) = self.competition(within);
         let own = self.lines[arrival.stage().index()].waiting_of(arrival.class, arrival.flow);
-        let Some(&(longest, stage, flow)) = lengths[class].last() else {
-            return false;
-        };
         // Among equals, taking from one to give to the other must leave them closer than they were.
         let pointless = class == arrival.class && longest <= own + 1;
-        if own * flows >= self.waiting.jobs || pointless {
+        if own * flows >= jobs || pointless {
             return false;
         }
         // A job that came back has its place. Such jobs are old, so few stand at the end of the line.
@@ -236,8 +243,30 @@ impl Core {
         true
     }
 
+    /// The longest line of the lowest class, of those for one provider or of all; none of a class above `least`.
+    fn longest_line(
+        &self,
+        least: ClassId,
+        within: Option<ProviderId>,
+    ) -> Option<(ClassId, (usize, StageId, FlowId))> {
+        (least..CLASSES).rev().find_map(|class| {
+            let lines = self.waiting.lengths_of(within);
+            let longest = lines.filter_map(|lengths| lengths[class].last()).max()?;
+            Some((class, *longest))
+        })
+    }
+
+    /// Waiting jobs, and in how many lines they stand: those for one provider, or all.
+    fn competition(&self, within: Option<ProviderId>) -> (usize, usize) {
+        let jobs = within.map_or(self.waiting.jobs, |provider| {
+            self.waiting.by_provider[provider.index()]
+        });
+        let lines = self.waiting.lengths_of(within).flatten();
+        (jobs, lines.map(BTreeSet::len).sum())
+    }
+
     /// The provider whose share of the places a stage's jobs count against.
-    fn first_provider(&self, stage: super::StageId) -> ProviderId {
+    fn first_provider(&self, stage: StageId) -> ProviderId {
         self.provider_of(self.lines[stage.index()].targets[0])
     }
 

@@ -204,19 +204,20 @@ impl Core {
             && self.books.in_use() + self.reserve(provider) < self.room()
     }
 
-    /// Slots that `provider` may not take: one for each other provider that reserves and has nothing in flight, at most
-    /// half of all.
+    /// Slots that `provider` may not take: one for each provider that reserves and has nothing in flight, at most half of
+    /// all; none where it is such a provider itself. (Where more are idle than slots are kept, each would otherwise be
+    /// shut out by what is kept for the others, and slots would stand empty for as long as the busy one is silent.)
     fn reserve(&self, provider: ProviderId) -> usize {
-        let idle = self
-            .settings
-            .providers
-            .iter()
-            .enumerate()
-            .filter(|&(index, other)| {
-                other.reserves
-                    && index != provider.index()
-                    && self.books.in_use_at(ProviderId(index as u32)) == 0
-            });
+        if self.is_kept_for(provider) {
+            return 0;
+        }
+        let providers = (0..self.settings.providers.len() as u32).map(ProviderId);
+        let idle = providers.filter(|&other| self.is_kept_for(other));
         idle.count().min(self.room() / 2)
+    }
+
+    /// Whether a slot is kept for the provider: it reserves, and has nothing in flight.
+    fn is_kept_for(&self, provider: ProviderId) -> bool {
+        self.settings.providers[provider.index()].reserves && self.books.in_use_at(provider) == 0
     }
 }

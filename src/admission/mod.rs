@@ -12,7 +12,7 @@
 //!
 //! 1. A job takes worker, global slot, provider slot and session slot together, at the moment of its start, or
 //!    waits and holds nothing.
-//! 2. Jobs wait in *lines*, one per stage (a set of interchangeable targets); see [`queue`] for the order in it.
+//! 2. Jobs wait in *lines*, one per stage (a set of interchangeable targets); see `queue.rs` for the order in it.
 //!    Among lines the one whose next job is oldest goes first.
 //! 3. After every event there is no job left that could start: an idle worker and an eligible job never meet. (Only a
 //!    tick so late that more than a slice of jobs expired unnoticed puts that off, to the tick that is then due.)

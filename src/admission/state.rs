@@ -65,10 +65,22 @@ pub(super) struct Waiting {
     pub(super) by_provider: Vec<usize>,
     /// By class: who came first.
     pub(super) ages: [BTreeSet<(Time, JobId)>; CLASSES],
-    /// By class: whose line is longest.
-    pub(super) lengths: [BTreeSet<(usize, StageId, FlowId)>; CLASSES],
+    /// By provider and class: whose line is longest.
+    pub(super) lengths: Vec<[BTreeSet<(usize, StageId, FlowId)>; CLASSES]>,
     /// Backpressure.
     pub(super) pressure: bool,
+}
+
+impl Waiting {
+    /// The lengths of the lines for one provider, or for each.
+    pub(super) fn lengths_of(
+        &self,
+        within: Option<ProviderId>,
+    ) -> impl Iterator<Item = &[BTreeSet<(usize, StageId, FlowId)>; CLASSES]> {
+        let all = self.lengths.iter().enumerate();
+        let counts = move |index| within.is_none_or(|provider| provider.index() == index);
+        all.filter_map(move |(index, lengths)| counts(index).then_some(lengths))
+    }
 }
 
 /// A job that has not ended.
@@ -132,7 +144,7 @@ impl Core {
                 bytes: 0,
                 by_provider: vec![0; providers],
                 ages: Default::default(),
-                lengths: Default::default(),
+                lengths: (0..providers).map(|_| Default::default()).collect(),
                 pressure: false,
             },
             estimates: settings

@@ -1,5 +1,6 @@
 //! The command line: `pointsman` and its commands.
 
+mod logging;
 mod serve;
 mod signals;
 
@@ -13,6 +14,8 @@ use crate::config::{Config, ConfigError, Listen, Loader, Overrides, Profile};
 /// One local server between many coding agents and their language-model providers.
 #[derive(Debug, Parser)]
 #[command(name = "pointsman", version, about, max_term_width = 100)]
+// Options stand behind their command; those before it would go unheard.
+#[command(args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -74,4 +77,17 @@ pub fn run() -> ExitCode {
 )]
 fn complain(text: &str) {
     eprintln!("pointsman: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_before_a_command_is_refused_and_not_passed_over() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        assert!(parse("pointsman --profile test").is_ok());
+        assert!(parse("pointsman serve --profile test").is_ok());
+        assert!(parse("pointsman --profile test serve").is_err());
+    }
 }

@@ -3,14 +3,14 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use super::complain;
 use super::signals::Signals;
+use super::{complain, logging};
 use crate::config::{Config, Provider, ProviderKind};
 use crate::gateway::{Gateway, Server, StartError};
 
 /// Serves until a signal comes, then drains. A second signal ends the process at once.
 pub(super) fn serve(config: Config) -> ExitCode {
-    start_log(&config.log.level);
+    logging::start(&config.log.level);
     let drain = config.server.drain;
     // Before anything runs: a signal that comes while we start is not lost.
     let signals = match Signals::install() {
@@ -47,15 +47,6 @@ fn announce(address: &str) -> std::io::Result<()> {
         false => writeln!(out, "listening on http://{address}")?,
     }
     out.flush()
-}
-
-/// Logs to standard error. `RUST_LOG` wins over the configuration, as with every program that uses env_logger.
-fn start_log(level: &str) {
-    let environment = env_logger::Env::default().default_filter_or(level);
-    // Fails only if a host program has set up its own log: then that one is to be used.
-    let _ = env_logger::Builder::from_env(environment)
-        .format_timestamp_millis()
-        .try_init();
 }
 
 fn say_what_is_configured(config: &Config) {

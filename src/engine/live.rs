@@ -1,6 +1,6 @@
 //! A job that lives in the engine: what it is, the moments that it passed, and the word about its end.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam::utils::Backoff;
@@ -38,6 +38,8 @@ pub(super) struct LiveJob {
     /// What the worker has to say of the call, left here before its permit goes back.
     pub(super) word: Mutex<Option<Verdict>>,
     pub(super) moments: Moments,
+    /// Whether what was decided at its arrival is on record: nobody is shown the job before.
+    shown: AtomicBool,
     /// Carries the submitter's cancel to the core.
     hook: Mutex<Option<Hook>>,
     /// Keeps the session's line for as long as anything of the job lives: a call that was interrupted still counts
@@ -73,12 +75,23 @@ impl LiveJob {
             task: Mutex::new(Some(spec.task)),
             word: Mutex::new(None),
             moments: Moments::new(clock),
+            shown: AtomicBool::new(false),
             hook: Mutex::new(None),
             _seat: seat,
             end: OnceLock::new(),
             waiting: Mutex::new(()),
             ended: Condvar::new(),
         }
+    }
+
+    /// Lets others see the job.
+    pub(super) fn show(&self) {
+        self.shown.store(true, Ordering::Release);
+    }
+
+    /// Whether others may see the job.
+    pub(super) fn is_shown(&self) -> bool {
+        self.shown.load(Ordering::Acquire)
     }
 
     /// The call that is, or was last, under way.

@@ -189,7 +189,7 @@ impl Engine {
             Arc::clone(&shell.clock),
         ));
         report::received(shell, &job);
-        shell.submit(Arc::clone(&job), submission);
+        shell.submit(&job, submission);
         let handle = JobHandle {
             shell: Arc::downgrade(shell),
             clock: Arc::clone(&shell.clock),

@@ -104,13 +104,18 @@ impl Shell {
     }
 
     /// Takes a job in: from here on it ends exactly once.
-    pub(super) fn submit(self: &Arc<Self>, job: Arc<LiveJob>, submission: Submission) {
-        self.jobs.lock().insert(job.id, job);
-        self.step(Event::Submit(submission), None);
+    pub(super) fn submit(self: &Arc<Self>, job: &Arc<LiveJob>, submission: Submission) {
+        self.jobs.lock().insert(job.id, Arc::clone(job));
+        self.on(Event::Submit(submission), Some(job), None);
+        job.show();
     }
 
     /// Hands the core one event and carries out what it says. `own` is the job of the worker whose thread this is.
     pub(super) fn step(self: &Arc<Self>, event: Event, own: Option<JobId>) {
+        self.on(event, None, own);
+    }
+
+    fn on(self: &Arc<Self>, event: Event, arrival: Option<&Arc<LiveJob>>, own: Option<JobId>) {
         let mut actions = Vec::new();
         let (now, due) = {
             let mut core = self.core.lock();
@@ -119,7 +124,7 @@ impl Shell {
             (now, core.next_due())
         };
         self.alarm.set(due);
-        self.carry_out(actions, now, own);
+        self.carry_out(actions, now, arrival, own);
     }
 
     /// Whether the worker may make its call.
@@ -130,7 +135,7 @@ impl Shell {
             let now = self.clock.now();
             (now, core.begin(permit, now, &mut actions))
         };
-        self.carry_out(actions, now, Some(own));
+        self.carry_out(actions, now, None, Some(own));
         go
     }
 
@@ -154,9 +159,13 @@ impl Shell {
         look(&core, self.clock.now())
     }
 
-    /// The jobs that have not ended.
+    /// The jobs that have not ended, and whose arrival is on record.
     pub(super) fn live(&self) -> Vec<Arc<LiveJob>> {
-        self.jobs.lock().values().cloned().collect()
+        let jobs = self.jobs.lock();
+        jobs.values()
+            .filter(|job| job.is_shown())
+            .cloned()
+            .collect()
     }
 
     /// Waits until no job lives; `false` when `until` came first.
@@ -172,12 +181,18 @@ impl Shell {
         true
     }
 
-    fn carry_out(self: &Arc<Self>, actions: Vec<Action>, now: Time, own: Option<JobId>) {
+    fn carry_out(
+        self: &Arc<Self>,
+        actions: Vec<Action>,
+        now: Time,
+        arrival: Option<&Arc<LiveJob>>,
+        own: Option<JobId>,
+    ) {
         let mut last = None;
         let mut own_end = None;
         for Action { seq, job, step } in actions {
             match step {
-                Step::Wait { .. } => self.wait(seq, job, now),
+                Step::Wait { .. } => self.wait(seq, job, arrival, now),
                 Step::Start {
                     permit, attempt, ..
                 } => self.start(seq, job, permit, attempt, now),
@@ -196,8 +211,11 @@ impl Shell {
         }
     }
 
-    fn wait(&self, seq: u64, id: JobId, now: Time) {
-        let job = self.jobs.lock().get(&id).cloned();
+    /// An arrival waits, even if others have ended it meanwhile and taken it off the list.
+    fn wait(&self, seq: u64, id: JobId, arrival: Option<&Arc<LiveJob>>, now: Time) {
+        let job = arrival
+            .cloned()
+            .or_else(|| self.jobs.lock().get(&id).cloned());
         if let Some(job) = job {
             report::decided(self, &job, seq, LifecycleStep::Queued, now);
         }

@@ -50,6 +50,8 @@ pub(super) struct ApiError {
     is_final: bool,
     /// A key would help.
     wants_key: bool,
+    /// What may be done instead, as the `Allow` header has it.
+    allow: Option<String>,
 }
 
 impl ApiError {
@@ -64,6 +66,7 @@ impl ApiError {
             retry_after: None,
             is_final: false,
             wants_key: false,
+            allow: None,
         }
     }
 
@@ -88,9 +91,12 @@ impl ApiError {
         ApiError::new(404, Fault::Caller, "model_not_found", message).never()
     }
 
-    /// Something is there, but not for this method.
-    pub(super) fn method_not_allowed(message: impl Into<String>) -> Self {
-        ApiError::new(405, Fault::Caller, "method_not_allowed", message)
+    /// Something is there, but not for this method; `allow` lists those that it takes.
+    pub(super) fn method_not_allowed(message: impl Into<String>, allow: String) -> Self {
+        ApiError {
+            allow: Some(allow),
+            ..ApiError::new(405, Fault::Caller, "method_not_allowed", message)
+        }
     }
 
     /// The host or the origin is not ours.
@@ -164,6 +170,9 @@ impl ApiError {
         if let Some(wait) = self.retry_after {
             let seconds = wait.as_millis().div_ceil(1000).max(1);
             response = response.with_header("Retry-After", &seconds.to_string());
+        }
+        if let Some(allow) = &self.allow {
+            response = response.with_header("Allow", allow);
         }
         if self.is_final {
             response = response.with_header("x-should-retry", "false");

@@ -95,10 +95,11 @@ pub(super) fn find<'p>(
     if allowed.is_empty() {
         return Err(unknown(path));
     }
-    Err(ApiError::method_not_allowed(format!(
-        "{path} takes {}, not {method}",
-        allowed.join(" or ")
-    )))
+    let message = format!("{path} takes {}, not {method}", allowed.join(" or "));
+    if allowed.iter().any(|method| method == "GET") {
+        allowed.push("HEAD".into());
+    }
+    Err(ApiError::method_not_allowed(message, allowed.join(", ")))
 }
 
 fn matches<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {

@@ -16,7 +16,7 @@
 //! * The token has the last word: a call that was cancelled ends as cancelled, however its socket put it.
 //! * A connection from the pool that dies before it answers is replaced once, at once: it had died of age.
 
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead, Read};
 use std::ops::ControlFlow;
 
 use crate::chat::{
@@ -151,18 +151,17 @@ impl OpenAi {
         if !(200..300).contains(&answer.status) {
             return Err(self.refusal(answer));
         }
-        let start = answer
-            .fill_buf()
-            .map_err(|error| self.trouble().transport(error.into()))?;
-        let first = start.iter().find(|byte| !byte.is_ascii_whitespace());
-        match first {
-            None if start.is_empty() => Err(self.trouble().incomplete()),
-            Some(b'{' | b'[' | b'<') => self.receive_body(answer, delivery),
-            Some(_) | None => self.receive_events(answer, delivery),
+        let first = first_byte(&mut answer);
+        match first.map_err(|error| self.trouble().transport(error.into()))? {
+            None => Err(self.trouble().incomplete()),
+            // What the fields of events begin with (data, event, id, retry, a comment), and a byte order mark.
+            Some(b'd' | b'e' | b'i' | b'r' | b':' | 0xef) => self.receive_events(answer, delivery),
+            Some(_) => self.receive_body(answer, delivery),
         }
     }
 
     fn refusal(&self, mut answer: Answer) -> ProviderError {
+        answer.content_began();
         let mut body = Vec::new();
         let read = answer.by_ref().take(MAX_ERROR_BYTES).read_to_end(&mut body);
         let header = |name: &str| answer.header(name);
@@ -184,6 +183,7 @@ impl OpenAi {
         mut answer: Answer,
         delivery: &mut Delivery<'_, '_, '_>,
     ) -> Result<(), ProviderError> {
+        answer.content_began();
         let mut body = Vec::new();
         let read = answer.read_to_end(&mut body);
         read.map_err(|error| self.trouble().transport(error.into()))?;
@@ -212,6 +212,9 @@ impl OpenAi {
             if quiet.is_too_long(&pieces) {
                 return Err(self.trouble().idle());
             }
+            if quiet.has_spoken() {
+                events.source().content_began();
+            }
             pieces
                 .drain(..)
                 .try_for_each(|piece| delivery.piece(piece))?;
@@ -233,6 +236,20 @@ impl OpenAi {
     }
 }
 
+/// The first byte that says something, left unread; `None` if there is none. Some servers send blank lines while their
+/// model thinks.
+fn first_byte(answer: &mut Answer) -> io::Result<Option<u8>> {
+    loop {
+        let bytes = answer.fill_buf()?;
+        let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+        if first.is_some() || bytes.is_empty() {
+            return Ok(first.copied());
+        }
+        let blank = bytes.len();
+        answer.consume(blank);
+    }
+}
+
 /// How long a stream has said nothing, where it has begun to say something.
 struct Quiet<'a> {
     clock: &'a SharedClock,
@@ -248,6 +265,11 @@ impl<'a> Quiet<'a> {
             timeouts,
             since: None,
         }
+    }
+
+    /// Whether content came.
+    fn has_spoken(&self) -> bool {
+        self.since.is_some()
     }
 
     /// Hears of an event and its pieces, which may be none.

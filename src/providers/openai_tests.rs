@@ -242,6 +242,14 @@ fn a_stream_without_its_proper_end_is_incomplete_however_it_ends() {
 }
 
 #[test]
+fn a_body_that_is_neither_json_nor_events_is_malformed_and_not_cut_off() {
+    for body in ["Welcome", "\"hello\"", "\u{1f}\u{8}\u{0}", "<html></html>"] {
+        let error = end(Box::new(Kimi), Reply::Send(status("200 OK", "", body)));
+        assert_eq!(error.class, ErrorClass::Malformed, "{body:?}");
+    }
+}
+
+#[test]
 fn a_last_event_without_line_ends_is_an_end_all_the_same() {
     let peer = Peer::always(|| Reply::Close(endless(KIMI.trim_end())));
     assert_eq!(run(&peer.openai(Box::new(Kimi)), &ask()).1, Ok(()));

@@ -57,13 +57,20 @@ fn why_passed(offer: &Offer) -> String {
     format!("{}: {why}", offer.provider)
 }
 
+/// What a provider lacks to answer `auto`.
+fn what_it_lacks(offer: &Offer) -> Option<String> {
+    let unlisted = || format!("list models in providers.{}.models", offer.provider);
+    let advice = offer.advice.clone();
+    advice.or_else(|| offer.models.is_empty().then(unlisted))
+}
+
 fn nobody<'a>(offers: &[Offer], asked: impl Iterator<Item = &'a Offer>, tokens: u64) -> RouteError {
     let contexts = asked.flat_map(|offer| offer.models.iter().map(|model| model.context));
     if let Some(context) = contexts.max() {
         return RouteError::TooLong { tokens, context };
     }
     let may = offers.iter().filter(|offer| offer.is_auto());
-    let missing: Vec<&str> = may.filter_map(|offer| offer.advice.as_deref()).collect();
+    let missing: Vec<String> = may.filter_map(what_it_lacks).collect();
     RouteError::Unavailable {
         provider: "auto".to_string(),
         advice: match missing.as_slice() {

@@ -308,7 +308,14 @@ fn auto_that_finds_nobody_says_what_to_do() {
             vec![open(), embedded()],
             &["open"][..],
             1,
-            "auto is not available: name a provider with a list of models in routing.auto".into(),
+            "auto is not available: list models in providers.open.models".into(),
+        ),
+        (
+            vec![kimi(), open(), embedded()],
+            &["kimi", "open"][..],
+            1,
+            "auto is not available: set KIMI_API_KEY, or list models in providers.open.models"
+                .into(),
         ),
     ] {
         let router = router(providers, auto);

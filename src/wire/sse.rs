@@ -273,6 +273,11 @@ impl<R: BufRead> Reader<R> {
         self.decoder.unfinished()
     }
 
+    /// The source, to look at.
+    pub fn source(&self) -> &R {
+        &self.source
+    }
+
     /// The source, with all that follows the last event.
     pub fn into_inner(self) -> R {
         self.source

@@ -157,10 +157,10 @@ impl Model {
             return Ok(());
         }
         match self.bound(&job) {
-            Some("queue full") => {
+            Some(full @ ("queue full" | "provider queue full")) => {
                 let victims = self.victims(&job);
                 if victims.is_empty() {
-                    return expect(actions, id, Seen::End("queue full"));
+                    return expect(actions, id, Seen::End(full));
                 }
                 let victim = actions.front().map_or(0, |action| action.job.0);
                 ensure(victims.contains(&victim), || {

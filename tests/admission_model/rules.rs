@@ -53,25 +53,39 @@ impl Model {
         let waiting = || self.jobs.iter().filter(|job| job.permit.is_none());
         let own = waiting()
             .filter(|other| other.flow == job.flow && self.stage(other) == self.stage(job));
-        let provider = |job: &Job| self.provider_of(self.stage(job)[0]);
-        let there = waiting().filter(|other| provider(other) == provider(job));
         if own.count() >= queue.per_session {
             Some("session queue full")
         } else if waiting().map(|job| job.bytes).sum::<usize>() + job.bytes > queue.max_bytes {
             Some("queue bytes")
-        } else if there.count() >= queue.per_provider {
-            Some("provider queue full")
         } else if waiting().count() >= queue.capacity {
             Some("queue full")
+        } else if self.share_is_full(job) {
+            Some("provider queue full")
         } else {
             None
         }
     }
 
-    /// Who may have to give way: the newest of the longest lines of the lowest class.
+    /// Whether the jobs that wait for the provider of `job` fill its share of the places.
+    fn share_is_full(&self, job: &Job) -> bool {
+        let waiting = self.jobs.iter().filter(|job| job.permit.is_none());
+        let there = waiting.filter(|other| self.home(other) == self.home(job));
+        there.count() >= self.settings.queue.per_provider
+    }
+
+    /// The provider whose share of the places a job counts against.
+    fn home(&self, job: &Job) -> ProviderId {
+        self.provider_of(self.stage(job)[0])
+    }
+
+    /// Who may have to give way: the newest of the longest lines of the lowest class; of the same provider, where it is
+    /// the provider's share that is full.
     pub(super) fn victims(&self, arrival: &Job) -> Vec<u64> {
         let mut lines: BTreeMap<(usize, Vec<TargetId>, u64), Vec<&Job>> = BTreeMap::new();
-        for job in self.jobs.iter().filter(|job| job.permit.is_none()) {
+        let within = self.share_is_full(arrival);
+        let competes =
+            |job: &&Job| job.permit.is_none() && (!within || self.home(job) == self.home(arrival));
+        for job in self.jobs.iter().filter(competes) {
             let line = (job.class, self.stage(job).clone(), job.flow);
             lines.entry(line).or_default().push(job);
         }
@@ -112,7 +126,9 @@ impl Model {
         let other = ProviderId(1 - provider.0);
         let kept =
             self.settings.providers[other.0 as usize].reserves && self.running_at(other) == 0;
-        let kept = usize::from(kept).min(room / 2);
+        let own =
+            self.settings.providers[provider.0 as usize].reserves && self.running_at(provider) == 0;
+        let kept = usize::from(kept && !own).min(room / 2);
         self.running_at(provider) < self.settings.providers[provider.0 as usize].limit
             && self.calls.len() + kept < room
     }

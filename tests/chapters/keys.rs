@@ -1,8 +1,6 @@
 //! API keys: who may come in, and whose is what.
 
-use std::io::Read;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
 
 use pointsman::Gateway;
 use pointsman::config::{Environment, Loader};
@@ -283,45 +281,15 @@ fn the_log_names_keys_and_shows_none() {
     assert!(!format!("{requests:?}").contains(ONE), "sent upstream");
 }
 
-/// Ends the program when the test does not get to see its end.
-struct Killed(std::process::Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        // An error means that it has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn a_key_that_is_not_there_is_said_at_the_start() {
-    let directory = tempfile::tempdir().expect("a directory");
     let config = format!("profile = \"test\"\n{WITH_KEYS}");
-    std::fs::write(directory.path().join("config.toml"), config).expect("a file");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
-    command
-        .current_dir(directory.path())
-        .envs([KEYS[0], KEYS[2]]);
-    command
-        .env_remove(KEYS[1].0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
-    let child = command.stderr(Stdio::piped()).spawn();
-    let mut program = Killed(child.expect("the program starts"));
-    let mut status = None;
-    eventually("it refuses to start", || {
-        status = program.0.try_wait().expect("it is ours");
-        status.is_some()
-    });
-    let mut said = String::new();
-    let mut stderr = program.0.stderr.take().expect("it is piped");
-    stderr.read_to_string(&mut said).expect("text");
-    assert_eq!(status.and_then(|status| status.code()), Some(2), "{said}");
+    let failure = Server::fail(&config, &[], &[KEYS[0], KEYS[2]]);
+    assert_eq!(failure.code, Some(2), "{}", failure.text);
     let expected =
         "config.toml:11: server.keys[1].key_env: the environment variable AGENT_2_KEY is not set";
-    assert!(said.contains(expected), "{said}");
-    assert!(!said.contains("-secret"), "{said}");
+    assert!(failure.text.contains(expected), "{}", failure.text);
+    assert!(!failure.text.contains("-secret"), "{}", failure.text);
 }
 
 /// What a request with these headers, and no body, is answered.

@@ -33,7 +33,8 @@ impl Ledger {
                 matches!(stimulus, Stimulus::Submit(..))
                     && job.state == State::Waiting
                     && job.attempt == 0
-                    && self.waiting().count() >= queue.capacity
+                    && (self.waiting().count() >= queue.capacity
+                        || self.waiting_at(self.provider_of(stage[0])) >= queue.per_provider)
             }
             RefusalReason::QueueFull => stuck && self.waiting().count() >= queue.capacity,
             RefusalReason::SessionQueueFull => {
@@ -98,13 +99,14 @@ impl Ledger {
     }
 
     pub(super) fn has_slot(&self, provider: ProviderId) -> bool {
+        let is_idle = |other: &ProviderId| {
+            self.settings.providers[other.0 as usize].reserves && self.running_at(*other) == 0
+        };
         let others = (0..self.settings.providers.len() as u32).map(ProviderId);
-        let idle = others.filter(|&other| {
-            other != provider
-                && self.settings.providers[other.0 as usize].reserves
-                && self.running_at(other) == 0
-        });
-        let kept = idle.count().min(self.room() / 2);
+        let kept = match is_idle(&provider) {
+            true => 0,
+            false => others.filter(is_idle).count().min(self.room() / 2),
+        };
         self.running_at(provider) < self.settings.providers[provider.0 as usize].limit
             && self.calls.len() + kept < self.room()
     }

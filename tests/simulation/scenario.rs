@@ -20,6 +20,8 @@ pub(super) struct Scenario {
     pub(super) lateness: Duration,
     /// When the core is told to stop, and the end of the drain.
     pub(super) stop: Option<(Time, Time)>,
+    /// How long a worker may take until it looks at the job that it was handed.
+    pub(super) slow_begin: Duration,
     /// How long an interrupted call may take to come back.
     pub(super) slow_return: Duration,
     /// One permit in so many is given back twice.
@@ -87,6 +89,7 @@ impl Scenario {
             arrivals,
             lateness: seldom(rng, Duration::from_secs(20)),
             stop,
+            slow_begin: seldom(rng, Duration::from_secs(5)) + Duration::from_millis(1),
             slow_return: seldom(rng, Duration::from_secs(10)),
             double_returns: rng.usize(2..20),
         }

@@ -241,7 +241,7 @@ impl World {
     fn carry_out(&mut self, action: Action) {
         match action.step {
             Step::Start { permit, target, .. } => {
-                let dawdle = up_to(&mut self.rng, Duration::from_millis(3));
+                let dawdle = up_to(&mut self.rng, self.scenario.slow_begin);
                 let begin = Happening::Begin(action.job, permit, target);
                 self.plan(self.now + dawdle, begin);
             }

@@ -145,7 +145,11 @@ impl Client {
         })
     }
 
-    fn head(&mut self) -> Result<(u16, Head), Broken> {
+    /// Reads the head of an answer, such as all that HEAD gets, and no more.
+    ///
+    /// # Errors
+    /// [`Broken`] when the connection ended first.
+    pub(crate) fn head(&mut self) -> Result<(u16, Head), Broken> {
         let head = Head::read(&mut self.stream)
             .map_err(broken)?
             .ok_or(Broken)?;

@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "a chapter takes what it needs")]
 
+mod ask;
 mod client;
 mod http;
 mod server;
@@ -13,8 +14,9 @@ use std::time::{Duration, Instant};
 
 #[allow(unused_imports, reason = "a chapter takes what it needs")]
 pub(crate) use {
+    ask::{Ask, code, text},
     client::{Broken, Client, Event, Response, Stream},
-    server::Server,
+    server::{Failure, Server},
     upstream::{Answer, Gate, Request, Script, Upstream},
 };
 
@@ -41,4 +43,23 @@ pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) {
         .name(format!("test-{name}"))
         .spawn(run)
         .expect("thread starts");
+}
+
+/// Runs `run` on `count` threads at once, each with its number, and returns what they return, in order.
+///
+/// # Panics
+/// When one of them does.
+pub(crate) fn at_once<T: Send>(count: usize, run: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let start = |index| {
+            let run = &run;
+            std::thread::Builder::new()
+                .name(format!("test-caller-{index}"))
+                .spawn_scoped(scope, move || run(index))
+                .expect("thread starts")
+        };
+        let threads: Vec<_> = (0..count).map(start).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, T>| thread.join().expect("no panic");
+        threads.into_iter().map(join).collect()
+    })
 }

@@ -5,9 +5,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{BOUND, Client, eventually, spawn};
@@ -15,8 +16,10 @@ use super::{BOUND, Client, eventually, spawn};
 /// A running server; it is killed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
-    /// Where it listens.
+    /// Where it listens; nowhere (port 0) where that is no TCP port.
     pub(crate) address: SocketAddr,
+    /// The first line of its standard output.
+    pub(crate) said: String,
     child: Child,
     log: Arc<Log>,
     /// Holds `config.toml`, and is the working directory.
@@ -26,8 +29,24 @@ pub(crate) struct Server {
 /// What it wrote to standard error.
 #[derive(Debug, Default)]
 struct Log {
-    lines: Mutex<Vec<String>>,
+    text: Mutex<Text>,
     grown: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Text {
+    lines: Vec<String>,
+    /// Nothing will be added.
+    is_whole: bool,
+}
+
+/// A program that ended instead of serving.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// Its exit code; none if a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// What it wrote to standard error.
+    pub(crate) text: String,
 }
 
 impl Server {
@@ -44,20 +63,55 @@ impl Server {
     /// # Panics
     /// As [`Server::start`].
     pub(crate) fn start_with(config: &str, environment: &[(&str, &str)]) -> Server {
+        Server::start_as(config, &["--listen", "127.0.0.1:0"], environment)
+    }
+
+    /// Starts the program with `config`, further arguments and environment variables. In an argument `{}` stands for its
+    /// directory.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    pub(crate) fn start_as(
+        config: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Server {
         let directory = tempfile::tempdir().expect("a directory");
-        let file = directory.path().join("config.toml");
-        std::fs::write(&file, config).expect("a file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
-        command.arg("serve").arg("--config").arg(file);
-        command.args(["--listen", "127.0.0.1:0"]);
-        for (name, _) in std::env::vars_os().filter(|(name, _)| is_ours(name)) {
-            command.env_remove(name);
-        }
-        command.envs(environment.iter().copied());
+        let command = program(&directory, config, arguments, environment);
         Server::run(command, directory)
     }
 
-    fn run(mut command: Command, directory: TempDir) -> Server {
+    /// Starts the program with `config` and arguments, which it is expected to refuse.
+    ///
+    /// # Panics
+    /// When it does not end within [`BOUND`].
+    pub(crate) fn fail(config: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Failure {
+        let directory = tempfile::tempdir().expect("a directory");
+        let command = program(&directory, config, arguments, environment);
+        let (mut server, _said) = Server::launch(command, directory);
+        let code = server.wait().code();
+        Failure {
+            code,
+            text: server.whole_log().join("\n"),
+        }
+    }
+
+    fn run(command: Command, directory: TempDir) -> Server {
+        let (mut server, said) = Server::launch(command, directory);
+        server.said = said.recv_timeout(BOUND).unwrap_or_default();
+        server.said.truncate(server.said.trim_end().len());
+        let address = server.said.strip_prefix("listening on ");
+        let tcp = address.and_then(|address| address.strip_prefix("http://")?.parse().ok());
+        match (tcp, address) {
+            (Some(tcp), _) => server.address = tcp,
+            (None, Some(path)) if path.starts_with("unix:") => {}
+            _ => panic!("it said {:?}, and its log {:#?}", server.said, server.log()),
+        }
+        server
+    }
+
+    /// A child that is killed when this is dropped, and the first line that it will say.
+    fn launch(mut command: Command, directory: TempDir) -> (Server, Receiver<String>) {
         let mut child = command
             .current_dir(directory.path())
             .stdin(Stdio::null())
@@ -70,25 +124,62 @@ impl Server {
         let stderr = child.stderr.take().expect("it is piped");
         spawn("server-log", move || lines.follow(stderr));
         let said = first_line(child.stdout.take().expect("it is piped"));
-        // From here on a panic kills the child.
-        let mut server = Server {
+        let server = Server {
             address: ([0, 0, 0, 0], 0).into(),
+            said: String::new(),
             child,
             log,
             directory,
         };
-        let said = said.recv_timeout(BOUND).unwrap_or_default();
-        let address = said.trim_end().strip_prefix("listening on http://");
-        match address.and_then(|address| address.parse().ok()) {
-            Some(address) => server.address = address,
-            None => panic!("it said {said:?}, and its log {:#?}", server.log()),
-        }
-        server
+        (server, said)
     }
 
     /// A new connection to it.
     pub(crate) fn client(&self) -> Client {
         Client::connect(self.address)
+    }
+
+    /// What it shows of itself under `path`.
+    ///
+    /// # Panics
+    /// When that is no JSON.
+    pub(crate) fn page(&self, path: &str) -> Value {
+        self.client().get(path).json()
+    }
+
+    /// Waits until `/api/status` is as `cond` wants it, and returns it.
+    ///
+    /// # Panics
+    /// When that does not happen within [`BOUND`].
+    pub(crate) fn wait_for_status(&self, what: &str, cond: impl Fn(&Value) -> bool) -> Value {
+        let mut status = Value::Null;
+        let mut client = self.client();
+        eventually(what, || {
+            status = client.get("/api/status").json();
+            cond(&status)
+        });
+        status
+    }
+
+    /// Waits until nothing runs and nothing waits, and sees that all permits came back and the books agree.
+    ///
+    /// # Panics
+    /// When that does not happen within [`BOUND`], or the books don't agree then.
+    pub(crate) fn wait_until_idle(&self) {
+        let status = self.wait_for_status("all slots are free", |status| {
+            status["slots"]["global"]["in_use"] == 0
+                && status["queue"]["waiting"] == 0
+                && status["requests"]["active"] == 0
+        });
+        let slots = &status["slots"];
+        assert_eq!(slots["taken"], slots["given_back"], "{status:#}");
+        let health = self.client().get("/healthz");
+        assert_eq!(health.status, 200, "{:#}", health.json());
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Its directory.
@@ -98,7 +189,17 @@ impl Server {
 
     /// What it wrote to standard error so far.
     pub(crate) fn log(&self) -> Vec<String> {
-        self.log.lines.lock().expect("no panic").clone()
+        self.log.text.lock().expect("no panic").lines.clone()
+    }
+
+    /// All that it wrote to standard error, once it has ended.
+    ///
+    /// # Panics
+    /// When that is not closed within [`BOUND`].
+    pub(crate) fn whole_log(&self) -> Vec<String> {
+        let is_whole = self.log.wait_for(|text| text.is_whole).is_whole;
+        assert!(is_whole, "still open: {:#?}", self.log());
+        self.log()
     }
 
     /// Waits for a line of the log that contains `text`, and returns it.
@@ -106,14 +207,9 @@ impl Server {
     /// # Panics
     /// When it does not come within [`BOUND`].
     pub(crate) fn wait_for_log(&self, text: &str) -> String {
-        let find = |lines: &Vec<String>| lines.iter().find(|l| l.contains(text)).cloned();
-        let lines = self.log.lines.lock().expect("no panic");
-        let (lines, _) = self
-            .log
-            .grown
-            .wait_timeout_while(lines, BOUND, |lines| find(lines).is_none())
-            .expect("no panic");
-        find(&lines).unwrap_or_else(|| panic!("no {text:?} in {lines:#?}"))
+        let find = |log: &Text| log.lines.iter().find(|line| line.contains(text)).cloned();
+        let found = find(&self.log.wait_for(|log| find(log).is_some()));
+        found.unwrap_or_else(|| panic!("no {text:?} in {:#?}", self.log()))
     }
 
     /// Sends it a signal.
@@ -147,10 +243,44 @@ impl Drop for Server {
 impl Log {
     fn follow(&self, stderr: impl Read) {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            self.lines.lock().expect("no panic").push(line);
+            self.text.lock().expect("no panic").lines.push(line);
             self.grown.notify_all();
         }
+        self.text.lock().expect("no panic").is_whole = true;
+        self.grown.notify_all();
     }
+
+    /// The text once `cond` holds, or after [`BOUND`].
+    fn wait_for(&self, cond: impl Fn(&Text) -> bool) -> MutexGuard<'_, Text> {
+        let text = self.text.lock().expect("no panic");
+        let waited = self
+            .grown
+            .wait_timeout_while(text, BOUND, |text| !cond(text));
+        waited.expect("no panic").0
+    }
+}
+
+/// The program with `config` in `directory`.
+fn program(
+    directory: &TempDir,
+    config: &str,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> Command {
+    let file = directory.path().join("config.toml");
+    std::fs::write(&file, config).expect("a file");
+    let place = directory.path().to_str().expect("a name in UTF-8");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
+    command.arg("serve");
+    if !arguments.contains(&"--config") {
+        command.arg("--config").arg(file);
+    }
+    command.args(arguments.iter().map(|text| text.replace("{}", place)));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_ours(name)) {
+        command.env_remove(name);
+    }
+    command.envs(environment.iter().copied());
+    command
 }
 
 /// Whether a variable of the developer's own shell would change what the program does.

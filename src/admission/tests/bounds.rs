@@ -49,7 +49,7 @@ fn each_bound_refuses_by_its_own_name() {
 
     let mut world = busy(|queue| queue.per_provider = 3);
     world.submit_all(3, &ask(1));
-    let refused = world.submit(ask(2));
+    let refused = world.submit(ask(1));
     assert_eq!(
         world.refusal(refused),
         Some(RefusalReason::ProviderQueueFull)
@@ -174,6 +174,38 @@ fn a_full_queue_makes_room_for_who_has_less_than_its_share() {
             "{what}"
         );
     }
+}
+
+#[test]
+fn a_provider_that_has_all_its_places_makes_room_among_those_who_wait_for_it() {
+    let mut world = busy(|queue| queue.per_provider = 3);
+    let elsewhere = world.submit_all(4, &ask(3).on(1));
+    let greedy = world.submit_all(3, &ask(1));
+    let modest = world.submit(ask(2));
+    assert_eq!(world.ending(modest), None);
+    assert_eq!(world.refusal(greedy[2]), Some(RefusalReason::Displaced));
+    assert!(
+        elsewhere[..3]
+            .iter()
+            .all(|&job| world.ending(job).is_none())
+    );
+    let again = world.submit(ask(2));
+    assert_eq!(
+        world.refusal(again),
+        Some(RefusalReason::ProviderQueueFull),
+        "it has its share now"
+    );
+}
+
+#[test]
+fn a_queue_that_one_provider_may_fill_makes_room_all_the_same() {
+    let mut world = busy(|queue| (queue.capacity, queue.per_provider) = (3, 3));
+    let greedy = world.submit_all(3, &ask(1));
+    let modest = world.submit(ask(2));
+    assert_eq!(world.ending(modest), None);
+    assert_eq!(world.refusal(greedy[2]), Some(RefusalReason::Displaced));
+    let refused = world.submit(ask(1));
+    assert_eq!(world.refusal(refused), Some(RefusalReason::QueueFull));
 }
 
 #[test]

@@ -146,6 +146,27 @@ fn a_slot_kept_for_a_provider_is_free_for_the_rest_once_it_has_one() {
 }
 
 #[test]
+fn a_silent_provider_leaves_the_kept_slots_to_the_idle_ones_however_many_they_are() {
+    for global in 2..=6 {
+        let mut limits = settings(5);
+        limits.global = global;
+        limits
+            .providers
+            .iter_mut()
+            .for_each(|provider| provider.reserves = true);
+        let mut world = World::new(limits);
+        world.submit_all(20, &ask(1));
+        let taken = world.started().len();
+        for other in 1..=(global - taken) as u32 {
+            let job = world.submit(ask(2).on(other));
+            assert_eq!(world.started(), [job], "of {global}, {taken} were taken");
+        }
+        world.submit_all(3, &ask(3).on(1));
+        assert_eq!(world.started(), [] as [u64; 0], "each slot is in use");
+    }
+}
+
+#[test]
 fn one_global_slot_is_not_kept_for_anybody() {
     let mut limits = settings(3);
     limits.global = 1;

@@ -106,7 +106,7 @@ fn a_session_s_own_jobs_start_in_order_when_it_gets_its_place() {
 #[test]
 fn as_many_sessions_make_room_as_wait_for_a_place() {
     let mut world = World::new(places(2, 2));
-    let first = world.submit_all(3, &session(1));
+    let first = world.submit_all(2, &session(1));
     let second = world.submit_all(3, &session(2));
     let newcomers = [world.submit(session(3)), world.submit(session(4))];
     world.play(25);

@@ -24,9 +24,9 @@ const FINISH_BYTES: u64 = 64 * 1024;
 
 /// The answer to a request: read its body through [`Read`] or [`BufRead`].
 ///
-/// Reads are bounded by the call's deadline, the first one by `timeouts.first_byte` and the others by `timeouts.idle`, and
-/// end as soon as the call is cancelled. Their errors carry
-/// a [`TransportError`], which `TransportError::from` finds. An error is for good: later reads return it again.
+/// Reads are bounded by the call's deadline, the first one by `timeouts.first_byte` too, those after
+/// [`Answer::content_began`] by `timeouts.idle`; and they end as soon as the call is cancelled. Their errors carry a
+/// [`TransportError`], which `TransportError::from` finds. An error is for good: later reads return it again.
 ///
 /// The connection goes back to the pool when the body was read to its end (a read that returns nothing);
 /// when the answer is dropped before, the connection is closed, which tells the provider to stop.
@@ -76,6 +76,11 @@ impl Answer {
     /// The first header of that name, in any case; `None` also where it isn't ASCII.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// What was read says something: from here on silence is a stall, and no longer a model that thinks.
+    pub(crate) fn content_began(&self) {
+        self.exchange.content_began();
     }
 
     /// Lets the connection be used again when the answer's meaning ended before its bytes: after the last event of

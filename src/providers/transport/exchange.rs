@@ -1,7 +1,7 @@
 //! One exchange: a request, its answer, and how long each step of it may take.
 //!
 //! ```text
-//!  Connecting --stands--> Waiting --received--> Receiving --head--> Thinking --body--> Receiving --finish--> Finishing
+//!  Connecting --stands--> Waiting --received--> Receiving --head--> Thinking --content--> Receiving --finish--> Finishing
 //! ```
 //!
 //! All edges are the calling thread's. Each phase has one bound of its own, and the deadline bounds them all:
@@ -10,8 +10,8 @@
 //! |---|---|---|
 //! | `Connecting`: lookup, TCP, TLS | `timeouts.connect`, in all | `Connect { timed_out: true }` |
 //! | `Waiting`: sending, and nothing back yet | `timeouts.first_byte`, in all | `FirstByteTimeout` |
-//! | `Thinking`: the head is in, and nothing of the body yet: a model may think for minutes | `timeouts.first_byte`, in all | `FirstByteTimeout` |
-//! | `Receiving`: head and body | `timeouts.idle`, anew for every wait | `IdleTimeout` |
+//! | `Thinking`: the head is in, and no content yet: a model may think for minutes | `timeouts.first_byte`, in all, until the body's first byte; then none | `FirstByteTimeout` |
+//! | `Receiving`: head and content | `timeouts.idle`, anew for every wait | `IdleTimeout` |
 //! | `Finishing`: the answer's end, for the pool's sake | what [`Exchange::finish_by`] says | `IdleTimeout` |
 //!
 //! Every wait on the socket is in [`Exchange::wait`], and every read and write asks [`Exchange::admit`] first. So
@@ -169,8 +169,18 @@ impl Exchange {
         progress.phase = Phase::Thinking { until };
     }
 
-    /// Bytes of the body came in, maybe with the head.
+    /// Bytes of the body came in, maybe with the head. They need not say anything: a stream begins with a role or a
+    /// comment long before a model that thinks has its first word.
     pub(super) fn body_began(&self) {
+        let mut progress = self.progress.lock();
+        if let Phase::Thinking { .. } = progress.phase {
+            let until = Time::NEVER;
+            progress.phase = Phase::Thinking { until };
+        }
+    }
+
+    /// The body has begun to say something, as only its reader knows.
+    pub(super) fn content_began(&self) {
         let mut progress = self.progress.lock();
         if let Phase::Thinking { .. } = progress.phase {
             progress.phase = Phase::Receiving;
@@ -329,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_before_the_body_is_bounded_like_the_first_byte_and_not_like_a_pause() {
+    fn silence_before_the_content_is_not_bounded_like_a_pause_in_it() {
         let clock: SharedClock = Arc::new(ManualClock::new());
         let timeouts = super::super::tests::timeouts();
         let exchange = Exchange::new(&clock, &timeouts, &CancelToken::new(), Time::NEVER);
@@ -339,6 +349,8 @@ mod tests {
         let first_byte = timeouts.first_byte.expect("the test's timeouts have one");
         assert_eq!(exchange.until(), Time::ZERO + first_byte);
         exchange.body_began();
+        assert_eq!(exchange.until(), Time::NEVER, "the deadline alone");
+        exchange.content_began();
         assert_eq!(exchange.until(), Time::ZERO + timeouts.idle);
     }
 }

@@ -11,6 +11,9 @@
 //! ends share a [`Slot`] that says which exchange is under way. It is unambiguous because each slot has a client
 //! of its own, which keeps one connection at most (see `pool.rs`): one connection, one exchange at a time.
 //!
+//! What the client sends is held back until it wants to read, or until it is [`HELD_BYTES`]: it sends head and body
+//! apart, and together they are one packet and wake the peer once.
+//!
 //! The client asks `is_open` twice in a connection's round: when it gives the connection back, and when it takes it up again.
 //! Giving back, the socket is held; then the exchange is ended first, which takes the socket from under the
 //! cancel hook, and a connection that the hook has cut is refused. Taking up, the next exchange holds nothing yet.
@@ -31,6 +34,9 @@ use super::dial::dial;
 use super::error::TransportError;
 use super::exchange::Exchange;
 use super::names::Names;
+
+/// How much of a request is held back at most.
+const HELD_BYTES: usize = 16 * 1024;
 
 /// What a connection and the exchange that uses it share.
 #[derive(Debug, Default)]
@@ -107,6 +113,7 @@ impl Connector for SocketConnector {
                 details.config.input_buffer_size(),
                 details.config.output_buffer_size(),
             ),
+            held: Vec::new(),
             slot: Arc::clone(&self.slot),
         }))
     }
@@ -117,6 +124,8 @@ impl Connector for SocketConnector {
 pub(super) struct Socket {
     stream: Arc<TcpStream>,
     buffers: LazyBuffers,
+    /// What is to be sent before the next read.
+    held: Vec<u8>,
     slot: Arc<Slot>,
 }
 
@@ -131,18 +140,22 @@ impl Transport for Socket {
         if !exchange.grip().is_held() {
             exchange.hold(&self.stream)?;
         }
-        let mut rest = &self.buffers.output()[..amount];
-        while !rest.is_empty() {
-            let sent = attempt(&exchange, &self.stream, PollFlags::OUT, |mut stream| {
-                stream.write(rest)
-            })?;
-            rest = &rest[sent..];
+        self.held
+            .extend_from_slice(&self.buffers.output()[..amount]);
+        if self.held.len() >= HELD_BYTES {
+            self.flush(&exchange)?;
         }
         Ok(())
     }
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
         let exchange = self.slot.exchange()?;
+        if !self.held.is_empty() {
+            self.flush(&exchange)?;
+            // The answer to what went out a moment ago is not there yet: to try and read it would be a call for nothing.
+            exchange.admit()?;
+            exchange.wait(&self.stream, PollFlags::IN)?;
+        }
         let room = self.buffers.input_append_buf();
         if room.is_empty() {
             return Err(
@@ -164,11 +177,27 @@ impl Transport for Socket {
         if !gives_back {
             return is_silent(&self.stream);
         }
-        let reusable = self.slot.end() && is_silent(&self.stream);
+        // Whether it is still alive is asked when it is taken up.
+        let reusable = self.slot.end() && self.held.is_empty();
         if reusable {
             self.slot.keep();
         }
         reusable
+    }
+}
+
+impl Socket {
+    /// Sends what was held back.
+    fn flush(&mut self, exchange: &Exchange) -> Result<(), TransportError> {
+        let mut rest = self.held.as_slice();
+        while !rest.is_empty() {
+            let sent = attempt(exchange, &self.stream, PollFlags::OUT, |mut stream| {
+                stream.write(rest)
+            })?;
+            rest = &rest[sent..];
+        }
+        self.held.clear();
+        Ok(())
     }
 }
 

@@ -72,7 +72,12 @@ impl Ledger {
             .changed
             .wait_timeout_while(counts, BOUND, |counts| !reached(counts))
             .expect("no panic");
-        assert!(reached(&counts), "never reached ({what}): {counts:#?}");
+        let missed = (!reached(&counts)).then(|| format!("{counts:#?}"));
+        // A panic under the lock would poison it, and hide this message behind others.
+        drop(counts);
+        if let Some(counts) = missed {
+            panic!("never reached ({what}): {counts}");
+        }
     }
 
     /// A connection was taken; it is closed when the guard goes.

@@ -96,6 +96,11 @@ impl Line {
                 ))
             }
             Script::ErrorBodyWith200 => self.error_with_200(request),
+            Script::Events(events) => {
+                self.write(STREAM)?;
+                events.iter().try_for_each(|data| self.event(data))?;
+                self.write("0\r\n\r\n")
+            }
             Script::Raw(bytes) => {
                 self.0.get_mut().write_all(bytes)?;
                 Err(Ended)
@@ -135,12 +140,24 @@ impl Line {
             "model": request.model(), "usage": usage(),
             "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         });
+        if !answer.think.is_zero() {
+            return self.after_a_blank(answer.think, &body.to_string());
+        }
         self.reply(200, &[("x-request-id".into(), request.id.clone())], &body)
+    }
+
+    /// A whole body after a blank line that keeps the connection alive, and silence.
+    fn after_a_blank(&mut self, silence: Duration, body: &str) -> Result<(), Ended> {
+        self.write(OPEN_ENDED)?;
+        self.write("1\r\n\n\r\n")?;
+        self.pause(silence)?;
+        self.write(&format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()))
     }
 
     fn stream(&mut self, answer: &Answer, request: &Request) -> Result<(), Ended> {
         self.write(STREAM)?;
         self.chunk(request, &json!({"role": "assistant", "content": ""}), None)?;
+        self.pause(answer.think)?;
         if !answer.reasoning.is_empty() {
             self.chunk(
                 request,

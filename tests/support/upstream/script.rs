@@ -42,6 +42,8 @@ pub(crate) enum Script {
     HtmlGateway504,
     /// With status 200, and an error for a body, or as an event of the stream.
     ErrorBodyWith200,
+    /// With these events, each the data of one, as they are.
+    Events(Vec<String>),
     /// With these bytes and the end of the connection.
     Raw(Vec<u8>),
 }
@@ -57,6 +59,8 @@ pub(crate) struct Answer {
     pub(crate) pieces: usize,
     /// Silence before the first byte.
     pub(crate) delay: Duration,
+    /// Silence between what says nothing (a stream's role, else a blank line) and the first content.
+    pub(crate) think: Duration,
     /// Silence before each further piece of a stream.
     pub(crate) pace: Duration,
 }
@@ -68,6 +72,7 @@ impl Default for Answer {
             reasoning: String::new(),
             pieces: 3,
             delay: Duration::ZERO,
+            think: Duration::ZERO,
             pace: Duration::ZERO,
         }
     }

@@ -196,11 +196,12 @@ fn a_delay_and_a_pace_are_kept() {
         reasoning: "hm".into(),
         pieces: 3,
         delay: wait,
+        think: wait,
         pace: wait,
     }));
     let start = Instant::now();
     assert_eq!(text(&mut open(&upstream, true).expect("a head")), "abc");
-    assert!(start.elapsed() >= 3 * wait);
+    assert!(start.elapsed() >= 4 * wait);
 }
 
 #[test]

@@ -127,6 +127,7 @@ impl Caller {
     ) -> Result<String, TransportError> {
         let mut text = String::new();
         let mut answer = self.post(body, cancel, deadline)?;
+        answer.content_began();
         std::io::Read::read_to_string(&mut answer, &mut text)?;
         Ok(text)
     }
