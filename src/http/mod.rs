@@ -1,8 +1,8 @@
 //! The HTTP API: what the routes mean, in the words of OpenAI's clients.
 //!
 //! A request comes from the [`door`](crate::door) on a thread of its connection. It is checked (host, origin, key, route),
-//! given an id, and answered by the route's function; see [`routes`] for the table. A chat becomes a job of the
-//! engine whose [`sink`](sink::ChatSink) writes the answer from the worker's thread, while the connection's thread
+//! given an id, and answered by the route's function; see `routes.rs` for the table. A chat becomes a job of the
+//! engine whose sink (`sink.rs`) writes the answer from the worker's thread, while the connection's thread
 //! stays with the client: it notices that the client leaves, and tells it the verdicts of others.
 //!
 //! This folder is the only place that knows our status codes (the door has those of framing), and that decides which
