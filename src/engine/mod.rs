@@ -19,7 +19,7 @@
 //! | `pointsman-worker-N` | runs one call at a time | `engine.workers` |
 //! | `pointsman-watchdog` | ends what is late | 1 |
 //!
-//! They share the core under its lock and the ready channels, and nothing else. See `shell` for the races.
+//! They share the core under its lock and the ready channels, and nothing else. See `shell.rs` for the races.
 //!
 //! # Stopping
 //!

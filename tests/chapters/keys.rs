@@ -80,6 +80,13 @@ fn shown(server: &Server, key: &str) -> Vec<String> {
     active.iter().map(id).collect()
 }
 
+/// Waits until so many requests are in flight, and until pages show them: a call may reach its provider a moment before
+/// its request is shown.
+fn wait_for_active(server: &Server, upstream: &Upstream, count: usize) {
+    upstream.wait_for_in_flight(count);
+    eventually("they are shown", || shown(server, ADMIN).len() == count);
+}
+
 #[test]
 fn every_route_but_health_needs_a_key() {
     let server = offline();
@@ -156,9 +163,9 @@ fn each_key_sees_and_ends_its_own_requests_and_an_admin_all() {
         ONE,
         &[("X-Request-Id", "r-1"), ("X-Session-Id", "s")],
     );
-    upstream.wait_for_in_flight(1);
+    wait_for_active(&server, &upstream, 1);
     let mut second = ask(&server, TWO, &[("X-Request-Id", "r-2")]);
-    upstream.wait_for_in_flight(2);
+    wait_for_active(&server, &upstream, 2);
 
     assert_eq!(shown(&server, ONE), ["r-1"]);
     assert_eq!(shown(&server, TWO), ["r-2"]);
@@ -200,7 +207,7 @@ fn an_id_that_two_keys_use_names_two_requests() {
     let id = [("X-Request-Id", "same")];
     let mut first = ask(&server, ONE, &id);
     let mut second = ask(&server, TWO, &id);
-    upstream.wait_for_in_flight(2);
+    wait_for_active(&server, &upstream, 2);
     let ended = call(&server, TWO, "DELETE", "/api/requests/same").json();
     assert_eq!(ended["cancelled"], 1);
     assert_eq!(second.response().expect("an answer").status, 499);
@@ -224,6 +231,7 @@ fn a_session_is_one_key_s_and_keeps_to_the_key_s_limit() {
     upstream.wait_for_in_flight(3);
     let status = || call(&server, ADMIN, "GET", "/api/status").json();
     eventually("one waits", || status()["queue"]["waiting"] == 1);
+    eventually("both are shown", || shown(&server, ONE).len() == 2);
     assert_eq!(status()["sessions"]["active"], 2, "one name, two sessions");
     let page = call(&server, ONE, "GET", "/api/requests").json();
     let phases: Vec<bool> = page["active"]
@@ -250,7 +258,7 @@ fn a_key_s_priority_counts_where_the_request_does_not_say() {
     let mut clients = Vec::new();
     for (key, headers) in [(ONE, &[][..]), (ONE, &low), (TWO, &[])] {
         clients.push(ask(&server, key, headers));
-        upstream.wait_for_in_flight(clients.len());
+        wait_for_active(&server, &upstream, clients.len());
     }
     let page = call(&server, ADMIN, "GET", "/api/requests").json();
     let priorities: Vec<&Value> = page["active"]
