@@ -1,5 +1,8 @@
 //! The whole of pointsman as one value: built bottom-up, stopped top-down.
 
+mod ask;
+mod check;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -13,6 +16,9 @@ use crate::http::Api;
 use crate::providers::Providers;
 use crate::routing::Router;
 use crate::telemetry::LifecycleLog;
+
+pub use ask::{Answered, AskError, Question};
+pub use check::{Finding, State, check};
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]

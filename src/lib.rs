@@ -41,6 +41,7 @@
 //! | [`chat`] | the neutral vocabulary of questions, answers and pieces |
 //! | [`config`] | every knob, with unit, default and range |
 //! | [`wire`] | OpenAI's JSON and event streams, both ways: the only place that knows them |
+//! | [`client`] | a small HTTP client for our own errands |
 //! | [`door`] | an HTTP/1.1 server for blocking handlers; knows no route and no engine |
 //! | [`telemetry`] | the lifecycle log and the log line of each request |
 //! | [`admission`] | the core: who runs, who waits, who is refused. A plain state machine |
@@ -49,6 +50,7 @@
 //! | [`engine`] | workers, watchdog and jobs around the core |
 //! | [`http`] | the API: routes, errors, status codes |
 //! | [`gateway`] | all of it as one value: built bottom-up, stopped top-down |
+//! | [`loadtest`] | load on a running server, and what became of it. A client: never sees the engine |
 //! | [`cli`] | the program |
 //!
 //! # Invariants
@@ -79,6 +81,8 @@ pub mod config;
 
 pub mod wire;
 
+pub mod client;
+
 pub mod door;
 
 pub mod telemetry;
@@ -94,6 +98,8 @@ pub mod engine;
 pub mod http;
 
 pub mod gateway;
+
+pub mod loadtest;
 
 pub mod cli;
 

@@ -6,6 +6,8 @@ mod support;
 mod answers;
 #[path = "chapters/clients.rs"]
 mod clients;
+#[path = "chapters/commands.rs"]
+mod commands;
 #[path = "chapters/deadlines.rs"]
 mod deadlines;
 #[path = "chapters/embedded.rs"]

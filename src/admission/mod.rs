@@ -237,7 +237,7 @@ impl fmt::Display for RefusalReason {
         match self {
             RefusalReason::QueueFull => f.write_str("the queue is full (queue.capacity)"),
             RefusalReason::SessionQueueFull => {
-                f.write_str("too many requests of this session are waiting for this provider (queue.per_session)")
+                f.write_str("too many requests of this session, or of callers without one, are waiting for this provider (queue.per_session)")
             }
             RefusalReason::QueueBytes => f.write_str("the waiting requests hold too many bytes (queue.max_bytes)"),
             RefusalReason::ProviderQueueFull => {

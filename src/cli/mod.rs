@@ -1,8 +1,12 @@
 //! The command line: `pointsman` and its commands.
 
+mod ask;
+mod check;
+mod load;
 mod logging;
 mod serve;
 mod signals;
+mod terminal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,6 +14,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Listen, Loader, Overrides, Profile};
+
+/// The exit code of a command that was given wrong arguments, or a configuration that is refused.
+const MISUSED: u8 = 2;
 
 /// One local server between many coding agents and their language-model providers.
 #[derive(Debug, Parser)]
@@ -27,27 +34,30 @@ struct Cli {
 enum Command {
     /// Serve until SIGINT, SIGTERM or SIGHUP, then drain (the default)
     Serve(Settings),
+    /// Ask one question, in this process, and print the answer as it comes
+    Ask(ask::Options),
+    /// Say of each provider whether its key and the way to it work; the exit code says whether all do
+    Check(check::Options),
+    /// Put load on a running server, and report what became of it
+    Load(load::Options),
 }
 
-/// What every command takes.
+/// Which configuration.
 #[derive(Debug, Args)]
-struct Settings {
+struct Source {
     /// The configuration [default: ./config.toml if there is one, else the built-in defaults]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where to listen: host:port (port 0 takes a free one) or unix:PATH
-    #[arg(short, long, value_name = "ADDRESS")]
-    listen: Option<Listen>,
     /// The set of defaults: dev, demo, prod or test
     #[arg(short, long, value_name = "NAME")]
     profile: Option<Profile>,
 }
 
-impl Settings {
-    fn load(self) -> Result<Config, ConfigError> {
+impl Source {
+    fn load(self, listen: Option<Listen>) -> Result<Config, ConfigError> {
         let overrides = Overrides {
             profile: self.profile,
-            listen: self.listen,
+            listen,
         };
         Loader::of_process()
             .overrides(overrides)
@@ -55,28 +65,44 @@ impl Settings {
     }
 }
 
-/// Runs the program with the process's arguments. The exit code: 0 done, 1 failed, 2 wrong arguments or configuration.
+/// What a server takes.
+#[derive(Debug, Args)]
+struct Settings {
+    #[command(flatten)]
+    source: Source,
+    /// Where to listen: host:port (port 0 takes a free one) or unix:PATH
+    #[arg(short, long, value_name = "ADDRESS")]
+    listen: Option<Listen>,
+}
+
+/// Runs the program with the process's arguments. The exit code: 0 done, 1 failed, 2 wrong arguments or configuration,
+/// 130 interrupted.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    let settings = match cli.command {
-        Some(Command::Serve(settings)) => settings,
-        None => cli.settings,
-    };
-    match settings.load() {
-        Ok(config) => serve::serve(config),
-        Err(error) => {
-            complain(&format!("the configuration is refused\n{error}"));
-            ExitCode::from(2)
-        }
+    match cli.command {
+        None => serve(cli.settings),
+        Some(Command::Serve(settings)) => serve(settings),
+        Some(Command::Ask(options)) => ask::ask(options),
+        Some(Command::Check(options)) => check::check(options),
+        Some(Command::Load(options)) => load::load(options),
     }
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "an error before the log is set up goes to the terminal"
-)]
-fn complain(text: &str) {
-    eprintln!("pointsman: {text}");
+fn serve(settings: Settings) -> ExitCode {
+    match settings.source.load(settings.listen) {
+        Ok(config) => serve::serve(config),
+        Err(error) => refuse(&error),
+    }
+}
+
+fn refuse(error: &ConfigError) -> ExitCode {
+    terminal::complain(&format!("the configuration is refused\n{error}"));
+    ExitCode::from(MISUSED)
+}
+
+fn fail(text: &str) -> ExitCode {
+    terminal::complain(text);
+    ExitCode::FAILURE
 }
 
 #[cfg(test)]

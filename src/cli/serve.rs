@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use super::signals::Signals;
-use super::{complain, logging};
+use super::{fail, logging};
 use crate::config::{Config, Provider, ProviderKind};
 use crate::gateway::{Gateway, Server, StartError};
 
@@ -83,9 +83,4 @@ fn say_provider(provider: &Provider) {
         ),
         Some(advice) => log::info!("provider {} is not available: {advice}", provider.name),
     }
-}
-
-fn fail(text: &str) -> ExitCode {
-    complain(text);
-    ExitCode::FAILURE
 }

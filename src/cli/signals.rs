@@ -1,14 +1,17 @@
 //! The signals that end us: SIGINT, SIGTERM and SIGHUP (ctrlc's `termination` feature takes all three).
 //!
-//! HUP ends us like the others: a terminal that closes takes the server that runs in it along.
+//! HUP ends us like the others: a terminal that closes takes what runs in it along. The first signal asks nicely; the
+//! second one ends the process, whatever it is at.
 
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam::channel::{Receiver, bounded};
 
-/// The exit code of a process that was told twice: 128 + SIGINT, as shells have it.
-const TOLD_TWICE: i32 = 130;
+use crate::cancel::{CancelReason, CancelToken};
+
+/// The exit code of a process that was told to stop before it was done: 128 + SIGINT, as shells have it.
+pub(super) const INTERRUPTED: u8 = 130;
 
 /// The first signal, when it comes.
 #[derive(Debug)]
@@ -17,19 +20,14 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals. The first one ends [`Signals::wait`]; the second one ends the process, whatever it is at.
+    /// Takes the signals. The first one ends [`Signals::wait`].
     ///
     /// # Errors
     /// If the system refuses, or somebody in this process has taken them already.
     pub(super) fn install() -> Result<Self, ctrlc::Error> {
         let (told, first) = bounded(1);
-        let told_before = AtomicBool::new(false);
-        ctrlc::set_handler(move || {
-            if told_before.swap(true, Ordering::SeqCst) {
-                log::warn!("told twice: stopping at once");
-                process::exit(TOLD_TWICE);
-            }
-            // There is room for one word, and one is sent.
+        // There is room for one word, and one is sent.
+        on_first(move || {
             let _ = told.try_send(());
         })?;
         Ok(Signals { first })
@@ -40,4 +38,29 @@ impl Signals {
         // An error means that the handler is gone, and with it any word to wait for.
         let _ = self.first.recv();
     }
+}
+
+/// A token that the first signal cancels.
+///
+/// # Errors
+/// As [`Signals::install`].
+pub(super) fn cancelled_by_signal() -> Result<CancelToken, ctrlc::Error> {
+    let token = CancelToken::new();
+    let cancelled = token.clone();
+    // The handler runs on a thread of its own, where hooks may run.
+    on_first(move || {
+        cancelled.cancel(CancelReason::Requested);
+    })?;
+    Ok(token)
+}
+
+fn on_first(tell: impl Fn() + Send + 'static) -> Result<(), ctrlc::Error> {
+    let told_before = AtomicBool::new(false);
+    ctrlc::set_handler(move || {
+        if told_before.swap(true, Ordering::SeqCst) {
+            log::warn!("told twice: stopping at once");
+            process::exit(INTERRUPTED.into());
+        }
+        tell();
+    })
 }

@@ -38,8 +38,8 @@ pub(super) struct LiveJob {
     /// What the worker has to say of the call, left here before its permit goes back.
     pub(super) word: Mutex<Option<Verdict>>,
     pub(super) moments: Moments,
-    /// Whether what was decided at its arrival is on record: nobody is shown the job before.
-    shown: AtomicBool,
+    /// Whether what was decided at its arrival is on record.
+    on_record: AtomicBool,
     /// Carries the submitter's cancel to the core.
     hook: Mutex<Option<Hook>>,
     /// Keeps the session's line for as long as anything of the job lives: a call that was interrupted still counts
@@ -75,7 +75,7 @@ impl LiveJob {
             task: Mutex::new(Some(spec.task)),
             word: Mutex::new(None),
             moments: Moments::new(clock),
-            shown: AtomicBool::new(false),
+            on_record: AtomicBool::new(false),
             hook: Mutex::new(None),
             _seat: seat,
             end: OnceLock::new(),
@@ -84,14 +84,18 @@ impl LiveJob {
         }
     }
 
-    /// Lets others see the job.
-    pub(super) fn show(&self) {
-        self.shown.store(true, Ordering::Release);
+    /// What was decided at its arrival is on record.
+    pub(super) fn put_on_record(&self) {
+        self.on_record.store(true, Ordering::Release);
     }
 
-    /// Whether others may see the job.
-    pub(super) fn is_shown(&self) -> bool {
-        self.shown.load(Ordering::Acquire)
+    /// Waits for the moment between the core's decision about its arrival and the record of it: else somebody who ends
+    /// the job in between could be told of an end without a beginning.
+    pub(super) fn wait_until_on_record(&self) {
+        let backoff = Backoff::new();
+        while !self.on_record.load(Ordering::Acquire) {
+            backoff.snooze();
+        }
     }
 
     /// The call that is, or was last, under way.

@@ -107,7 +107,7 @@ impl Shell {
     pub(super) fn submit(self: &Arc<Self>, job: &Arc<LiveJob>, submission: Submission) {
         self.jobs.lock().insert(job.id, Arc::clone(job));
         self.on(Event::Submit(submission), Some(job), None);
-        job.show();
+        job.put_on_record();
     }
 
     /// Hands the core one event and carries out what it says. `own` is the job of the worker whose thread this is.
@@ -159,13 +159,11 @@ impl Shell {
         look(&core, self.clock.now())
     }
 
-    /// The jobs that have not ended, and whose arrival is on record.
+    /// The jobs that have not ended. What was decided at their arrival is on record when this returns.
     pub(super) fn live(&self) -> Vec<Arc<LiveJob>> {
-        let jobs = self.jobs.lock();
-        jobs.values()
-            .filter(|job| job.is_shown())
-            .cloned()
-            .collect()
+        let jobs: Vec<_> = self.jobs.lock().values().cloned().collect();
+        jobs.iter().for_each(|job| job.wait_until_on_record());
+        jobs
     }
 
     /// Waits until no job lives; `false` when `until` came first.

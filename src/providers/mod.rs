@@ -47,6 +47,28 @@ pub trait Provider: fmt::Debug + Send + Sync {
     /// # Errors
     /// What went wrong, classified. An answer that breaks off is an error, however much of it came.
     fn chat(&self, call: &Call<'_>, on_piece: &mut OnPiece<'_>) -> Result<(), ProviderError>;
+
+    /// Finds out whether it can be reached and takes our key, at no cost. Blocks until it is known, `cancel` is said or
+    /// `deadline` has passed.
+    ///
+    /// # Errors
+    /// What stands in the way, classified.
+    fn probe(&self, cancel: &CancelToken, deadline: Time) -> Result<Probe, ProviderError> {
+        // Whoever is in this process is there.
+        let _ = (cancel, deadline);
+        Ok(Probe::InProcess)
+    }
+}
+
+/// What a probe found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    /// It is in this process.
+    InProcess,
+    /// It answered, and took the key if there is one.
+    Accepted,
+    /// It answered, but has nothing to be asked that costs nothing: what it thinks of the key is not known.
+    Reached,
 }
 
 /// Takes a piece; `Break` when nobody wants any more of them.

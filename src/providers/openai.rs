@@ -19,6 +19,7 @@
 use std::io::{self, BufRead, Read};
 use std::ops::ControlFlow;
 
+use crate::cancel::CancelToken;
 use crate::chat::{
     ChatReply, Delta, FinishReason, Head, Message, Piece, ToolCall, ToolCallDelta, Usage,
 };
@@ -29,9 +30,9 @@ use crate::wire::{AnswerError, Outgoing, StreamDecoder, parse_reply};
 
 use super::dialect::{Dialect, Draft};
 use super::search::{MAX_ROUNDS, Sieve};
-use super::transport::{Answer, Post, Transport, TransportError};
+use super::transport::{Answer, Get, Post, Transport, TransportError};
 use super::trouble::{Refusal, Trouble};
-use super::{Call, ErrorClass, OnPiece, Provider, ProviderError, model_name};
+use super::{Call, CallWatch, ErrorClass, OnPiece, Probe, Provider, ProviderError, model_name};
 
 /// Bytes of one event: a whole tool call may come in one.
 const MAX_EVENT_BYTES: usize = 16 << 20;
@@ -73,6 +74,34 @@ impl Provider for OpenAi {
             None => error,
         })
     }
+
+    fn probe(&self, cancel: &CancelToken, deadline: Time) -> Result<Probe, ProviderError> {
+        let get = Get {
+            path: "/models",
+            headers: self.dialect.headers(),
+            accept: "application/json",
+            cancel,
+            deadline,
+            watch: &Unwatched,
+        };
+        let answer = self.transport.get(&get);
+        let answer = answer.map_err(|error| self.trouble().transport(error))?;
+        match answer.status {
+            200..300 => Ok(Probe::Accepted),
+            // Servers of one's own often have no list of models.
+            404 | 405 | 501 => Ok(Probe::Reached),
+            _ => Err(self.refusal(answer)),
+        }
+    }
+}
+
+/// For calls whose phases are nobody's business.
+#[derive(Debug)]
+struct Unwatched;
+
+impl CallWatch for Unwatched {
+    fn connected(&self, _reused: bool) {}
+    fn first_byte(&self) {}
 }
 
 impl OpenAi {

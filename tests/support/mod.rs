@@ -6,6 +6,7 @@
 
 mod ask;
 mod client;
+mod errand;
 mod http;
 mod server;
 mod upstream;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 pub(crate) use {
     ask::{Ask, code, text},
     client::{Broken, Client, Event, Response, Stream},
+    errand::{Done, Errand},
     server::{Failure, Server},
     upstream::{Answer, Gate, Request, Script, Upstream},
 };

@@ -77,7 +77,7 @@ impl Server {
         environment: &[(&str, &str)],
     ) -> Server {
         let directory = tempfile::tempdir().expect("a directory");
-        let command = program(&directory, config, arguments, environment);
+        let command = program(&directory, "serve", config, arguments, environment);
         Server::run(command, directory)
     }
 
@@ -87,7 +87,7 @@ impl Server {
     /// When it does not end within [`BOUND`].
     pub(crate) fn fail(config: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Failure {
         let directory = tempfile::tempdir().expect("a directory");
-        let command = program(&directory, config, arguments, environment);
+        let command = program(&directory, "serve", config, arguments, environment);
         let (mut server, _said) = Server::launch(command, directory);
         let code = server.wait().code();
         Failure {
@@ -260,9 +260,10 @@ impl Log {
     }
 }
 
-/// The program with `config` in `directory`.
-fn program(
+/// The program on an `errand` (its command), with `config` in `directory`.
+pub(super) fn program(
     directory: &TempDir,
+    errand: &str,
     config: &str,
     arguments: &[&str],
     environment: &[(&str, &str)],
@@ -271,7 +272,7 @@ fn program(
     std::fs::write(&file, config).expect("a file");
     let place = directory.path().to_str().expect("a name in UTF-8");
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
-    command.arg("serve");
+    command.arg(errand);
     if !arguments.contains(&"--config") {
         command.arg("--config").arg(file);
     }

@@ -37,6 +37,17 @@ fn default_variable(kind: ProviderKind) -> Option<String> {
     }
 }
 
+/// Whether a provider of the built-in names looks for its key where it does by default.
+pub(super) fn is_default(provider: &Provider) -> bool {
+    let is_built_in = matches!(
+        (provider.name.as_str(), provider.kind),
+        ("kimi", ProviderKind::Kimi) | ("glm", ProviderKind::Glm)
+    );
+    is_built_in
+        && provider.api_key_file.is_none()
+        && provider.api_key_env == default_variable(provider.kind)
+}
+
 /// The key, or `None` where there is none.
 ///
 /// # Errors

@@ -81,6 +81,12 @@ impl Provider {
         }
     }
 
+    /// Whether it is `kimi` or `glm` as they come, and nobody gave it a key: it is there to be used some day, and nobody
+    /// counts on it.
+    pub fn is_left_alone(&self) -> bool {
+        !self.is_available() && self.api_key_problem.is_none() && key::is_default(self)
+    }
+
     /// What to do about a missing key, in words for people; `None` for a provider that is available.
     pub fn missing_key(&self) -> Option<String> {
         (!self.is_available()).then(|| key::advice(self))
