@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use crossbeam::channel::bounded;
-use pointsman::cancel::CancelToken;
 use pointsman::clock::{SharedClock, SystemClock};
 use pointsman::config::{Config, Priority, Profile};
-use pointsman::engine::{Engine, FnTask, JobSpec, NullSink, Owner, Task, TaskContext};
+use pointsman::engine::{Engine, FnTask, JobSpec, Task, TaskContext};
 use pointsman::providers::{Call, OnPiece, Provider, ProviderError};
 use pointsman::routing::Router;
 use pointsman::telemetry::LifecycleLog;
@@ -50,19 +49,11 @@ impl Rig {
 
     fn spec(&self, task: impl Task + 'static) -> JobSpec {
         let now = self.clock.now();
+        let deadline = now + Duration::from_secs(60);
         JobSpec {
-            task: Box::new(task),
-            provider: "nobody".into(),
-            model: "none".into(),
-            request_id: "bench".into(),
-            owner: Owner::Anonymous("".into()),
+            provider: Some("nobody".into()),
             priority: Priority::High,
-            received: now,
-            deadline: now + Duration::from_secs(60),
-            deadline_reason: "".into(),
-            cancel: CancelToken::new(),
-            sink: Arc::new(NullSink),
-            bytes: 0,
+            ..JobSpec::new("bench".into(), task, now, deadline)
         }
     }
 }

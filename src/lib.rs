@@ -5,11 +5,20 @@
 //! runtime, no globals, and nothing that waits without a deadline.
 //!
 //! ```no_run
-//! use pointsman::{Config, Gateway};
+//! use pointsman::{Call, ChatRequest, Config, Gateway};
 //!
-//! let server = Gateway::start(Config::find(None)?)?.serve()?;
+//! let gateway = Gateway::start(Config::find(None)?)?;
+//!
+//! // In this process:
+//! let reply = gateway.chat(ChatRequest::new("auto").user("Say hello"))?;
+//! let entry = gateway.execute(Call::on("kimi"), |ctx| look_up(7, ctx.time_left()))?;
+//! # let _ = (reply, entry);
+//!
+//! // For others on this box:
+//! let server = gateway.serve()?;
 //! println!("listening on http://{}", server.address());
 //! # std::thread::park();
+//! # fn look_up(_: u32, _: std::time::Duration) -> Result<(), std::io::Error> { Ok(()) }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -103,5 +112,10 @@ pub mod loadtest;
 
 pub mod cli;
 
+pub use cancel::{CancelReason, CancelToken};
+pub use chat::{ChatReply, ChatRequest, Piece};
 pub use config::{Config, Priority, Profile};
-pub use gateway::{Gateway, Server, StartError};
+pub use gateway::{
+    Call, CallContext, ChatError, ChatHandle, ChatStream, ExecuteError, Gateway, Job, Level,
+    Server, StartError,
+};

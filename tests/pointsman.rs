@@ -12,6 +12,10 @@ mod commands;
 mod deadlines;
 #[path = "chapters/embedded.rs"]
 mod embedded;
+#[path = "chapters/embedding.rs"]
+mod embedding;
+#[path = "chapters/execute.rs"]
+mod execute;
 #[path = "chapters/failures.rs"]
 mod failures;
 #[path = "chapters/keys.rs"]

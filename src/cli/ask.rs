@@ -1,7 +1,6 @@
 //! `pointsman ask`
 
 use std::io::{self, IsTerminal, Read};
-use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,10 +9,9 @@ use clap::Args;
 use super::signals::{INTERRUPTED, cancelled_by_signal};
 use super::terminal::{Page, remark};
 use super::{Source, fail, logging, refuse};
-use crate::cancel::CancelReason;
 use crate::chat::{ChatRequest, Delta, Piece, Usage};
 use crate::config::{Config, Priority};
-use crate::gateway::{Answered, AskError, Gateway, Question};
+use crate::gateway::{CallInfo, ChatError, Gateway, Job, Phases, StartError};
 
 /// What goes wrong is said in words, once; `RUST_LOG` shows more.
 const LOG_LEVEL: &str = "off";
@@ -67,44 +65,70 @@ pub(super) fn ask(options: Options) -> ExitCode {
         Ok(cancel) => cancel,
         Err(error) => return fail(&format!("signals can't be taken: {error}")),
     };
-    let question = Question {
-        request,
-        priority: Priority::High,
-        timeout,
-        cancel,
+    let job = Job::chat(request)
+        .priority(Priority::High)
+        .cancelled_by(&cancel);
+    let job = match timeout {
+        Some(timeout) => job.timeout(timeout),
+        None => job,
     };
-    match answer(config, question) {
+    match answer(config, job) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(AskError::Cancelled(CancelReason::Requested)) => ExitCode::from(INTERRUPTED),
-        // Whoever reads our output has read enough: that is no failure.
-        Err(AskError::Cancelled(CancelReason::ClientLeft)) => ExitCode::SUCCESS,
-        Err(error) => fail(&error.to_string()),
+        Err(Failure::Unread) => ExitCode::SUCCESS,
+        Err(Failure::Chat(ChatError::Cancelled(_))) if cancel.is_cancelled() => {
+            ExitCode::from(INTERRUPTED)
+        }
+        Err(Failure::Chat(error)) => fail(&in_words(&error)),
+        Err(Failure::Start(error)) => fail(&error.to_string()),
     }
 }
 
+/// Why the answer was not printed whole.
+enum Failure {
+    Start(StartError),
+    Chat(ChatError),
+    /// Whoever reads our output has read enough: that is no failure of ours.
+    Unread,
+}
+
 /// Prints the answer, and then, beside it, where the time went.
-fn answer(config: Config, question: Question) -> Result<(), AskError> {
-    let gateway = Gateway::start(config).map_err(|error| AskError::Failed(error.to_string()))?;
+fn answer(config: Config, job: Job) -> Result<(), Failure> {
+    let gateway = Gateway::start(config).map_err(Failure::Start)?;
+    let mut stream = gateway.stream(job).map_err(Failure::Chat)?;
     let mut page = Page::of_stdout();
     let mut usage = None;
-    let answered = gateway.ask(question, &mut |piece| {
-        let written = match piece {
-            Piece::Delta(delta) if delta.choice == 0 => print(&mut page, &delta),
-            Piece::Delta(_) | Piece::Head(_) => Ok(()),
-            Piece::Usage(tokens) => {
+    let mut printed = Ok(());
+    for piece in &mut stream {
+        printed = match piece {
+            Ok(Piece::Delta(delta)) if delta.choice == 0 => {
+                print(&mut page, &delta).map_err(|_| Failure::Unread)
+            }
+            Ok(Piece::Delta(_) | Piece::Head(_)) => Ok(()),
+            Ok(Piece::Usage(tokens)) => {
                 usage = Some(tokens);
                 Ok(())
             }
+            Err(error) => Err(Failure::Chat(error)),
         };
-        match written {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
+        if printed.is_err() {
+            break;
         }
-    });
-    // An error means that nobody reads our output any more, and the question knows.
+    }
+    // An error means that nobody reads our output any more: `printed` has said so, or there is nothing left to say.
     let _ = page.end();
-    remark(&timings(&answered?, usage.as_ref()));
+    printed?;
+    if let Some((Some(call), phases)) = stream.outcome() {
+        remark(&timings(&call, &phases, usage.as_ref()));
+    }
     Ok(())
+}
+
+/// With what else the log would say: whoever asks in this process may read it.
+fn in_words(error: &ChatError) -> String {
+    match error.detail() {
+        Some(detail) => format!("{error} ({detail})"),
+        None => error.to_string(),
+    }
 }
 
 fn print<W: io::Write>(page: &mut Page<W>, delta: &Delta) -> io::Result<()> {
@@ -112,18 +136,15 @@ fn print<W: io::Write>(page: &mut Page<W>, delta: &Delta) -> io::Result<()> {
     page.text(delta.content.as_deref().unwrap_or_default())
 }
 
-fn timings(answered: &Answered, usage: Option<&Usage>) -> String {
-    let Answered {
-        provider,
-        model,
-        reason,
-        phases,
-    } = answered;
+fn timings(call: &CallInfo, phases: &Phases, usage: Option<&Usage>) -> String {
     let tokens = usage.map_or_else(String::new, |usage| {
         format!(", tokens {} + {}", usage.prompt, usage.completion)
     });
+    let name = |name: &Option<std::sync::Arc<str>>| name.as_deref().unwrap_or("-").to_owned();
     format!(
-        "{provider}/{model} ({reason}): in line {:.3} s, connect {:.3} s, first byte {:.3} s, total {:.3} s{tokens}",
+        "{}/{}: in line {:.3} s, connect {:.3} s, first byte {:.3} s, total {:.3} s{tokens}",
+        name(&call.provider),
+        name(&call.model),
         phases.queue.as_secs_f64(),
         phases.connect.as_secs_f64(),
         phases.first_byte.as_secs_f64(),

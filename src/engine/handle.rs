@@ -37,6 +37,11 @@ impl JobHandle {
         self.job.wait(&self.clock, self.clock.now() + timeout)
     }
 
+    /// Whether this thread is one of the engine's workers: a wait on it could be a wait for itself.
+    pub fn is_on_worker(&self) -> bool {
+        self.shell.upgrade().is_some_and(|shell| shell.is_worker())
+    }
+
     /// Ends the job, in line or in its call. Returns at once; what ends it first is its verdict.
     pub fn cancel(&self, reason: CancelReason) {
         if let Some(shell) = self.shell.upgrade() {

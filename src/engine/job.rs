@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::task::Task;
+use super::plan::Plan;
+use super::task::{ChatTask, Task};
 use crate::admission::Refusal;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::chat::Piece;
@@ -12,15 +13,31 @@ use crate::clock::Time;
 use crate::config::Priority;
 use crate::providers::{ErrorClass, ProviderError};
 
-/// A run to submit.
+/// A run to submit. [`JobSpec::new`] and [`JobSpec::chat`] fill in what most jobs don't say:
+///
+/// ```
+/// use std::sync::Arc;
+/// use pointsman::clock::{Clock, SystemClock};
+/// use pointsman::config::Priority;
+/// use pointsman::engine::{FnTask, JobSpec, TaskContext};
+/// use std::time::Duration;
+///
+/// let now = SystemClock::new().now();
+/// let task = FnTask(|_: &TaskContext<'_>| Ok(()));
+/// let spec = JobSpec {
+///     priority: Priority::Low,
+///     ..JobSpec::new("r-1".into(), task, now, now + Duration::from_secs(30))
+/// };
+/// assert!(spec.provider.is_none() && spec.owner.session().is_none());
+/// ```
 #[derive(Debug)]
 pub struct JobSpec {
     /// What is run, once per call.
     pub task: Box<dyn Task>,
-    /// The name of the provider whose slots it needs.
-    pub provider: String,
+    /// The name of the provider whose slots it needs; `None`: it needs no provider's, only a global one and its session's.
+    pub provider: Option<Arc<str>>,
     /// The model that it asks for, for those who look.
-    pub model: String,
+    pub model: Option<Arc<str>>,
     /// The id that the caller and the log know it by.
     pub request_id: Arc<str>,
     /// Whose job it is.
@@ -39,6 +56,42 @@ pub struct JobSpec {
     pub sink: Arc<dyn Sink>,
     /// How many bytes it holds while it waits.
     pub bytes: usize,
+}
+
+impl JobSpec {
+    /// A job of nobody in particular, of middle priority, at no provider, that tells nobody.
+    pub fn new(
+        request_id: Arc<str>,
+        task: impl Task + 'static,
+        received: Time,
+        deadline: Time,
+    ) -> Self {
+        JobSpec {
+            task: Box::new(task),
+            provider: None,
+            model: None,
+            request_id,
+            owner: Owner::Anonymous("".into()),
+            priority: Priority::default(),
+            received,
+            deadline,
+            deadline_reason: "".into(),
+            cancel: CancelToken::new(),
+            sink: Arc::new(NullSink),
+            bytes: 0,
+        }
+    }
+
+    /// A chat that goes where `plan` says, and until when it says.
+    pub fn chat(request_id: Arc<str>, plan: &Plan, received: Time) -> Self {
+        let task = ChatTask::new(Arc::clone(&plan.request));
+        JobSpec {
+            provider: Some(Arc::clone(&plan.provider)),
+            model: Some(Arc::clone(&plan.model)),
+            deadline_reason: Arc::clone(&plan.timeout_text),
+            ..JobSpec::new(request_id, task, received, received + plan.timeout)
+        }
+    }
 }
 
 /// Whose job it is.
@@ -157,13 +210,13 @@ impl Sink for NullSink {
     fn end(&self, _end: &JobEnd, _speaker: Speaker) {}
 }
 
-/// One try at a provider, for those who are told.
+/// One try at a provider, or one run of a function, for those who are told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CallInfo {
-    /// The provider's name.
-    pub provider: Arc<str>,
-    /// The model's name at the provider.
-    pub model: Arc<str>,
+    /// The provider's name, if there is one.
+    pub provider: Option<Arc<str>>,
+    /// The model's name at the provider, if one is asked.
+    pub model: Option<Arc<str>>,
     /// Which try it is, from 1.
     pub attempt: u32,
 }
@@ -186,6 +239,8 @@ pub enum Verdict {
     Completed,
     /// The provider failed it.
     Failed(ProviderError),
+    /// The job's own code failed; why, for the log. It is no provider's fault.
+    Erred(String),
     /// The job's own code panicked; the message of the panic, for the log.
     Panicked(String),
     /// It waited in line for longer than the queue timeout.
@@ -236,7 +291,7 @@ impl Verdict {
     pub fn word(&self) -> &'static str {
         match self {
             Verdict::Completed => "completed",
-            Verdict::Failed(_) | Verdict::Panicked(_) => "error",
+            Verdict::Failed(_) | Verdict::Erred(_) | Verdict::Panicked(_) => "error",
             Verdict::QueueTimeout | Verdict::Expired(_) => "timeout",
             Verdict::Cancelled(_) => "cancelled",
             Verdict::Refused(_) => "refused",
@@ -251,6 +306,7 @@ impl Verdict {
                 Some(detail) => format!("{error} ({detail})"),
                 None => error.to_string(),
             },
+            Verdict::Erred(why) => why.clone(),
             Verdict::Panicked(message) => format!("panicked: {message}"),
             Verdict::QueueTimeout => "queue timeout".into(),
             Verdict::Expired(phase) => format!("deadline exceeded in phase: {phase}"),

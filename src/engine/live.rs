@@ -21,8 +21,8 @@ pub(super) struct LiveJob {
     pub(super) id: JobId,
     /// Its provider, by index in the shell's targets.
     pub(super) target: usize,
-    pub(super) provider: Arc<str>,
-    pub(super) model: Arc<str>,
+    pub(super) provider: Option<Arc<str>>,
+    pub(super) model: Option<Arc<str>>,
     pub(super) request_id: Arc<str>,
     pub(super) owner: Owner,
     pub(super) priority: Priority,
@@ -62,8 +62,8 @@ impl LiveJob {
         LiveJob {
             id,
             target,
-            provider: spec.provider.into(),
-            model: spec.model.into(),
+            provider: spec.provider,
+            model: spec.model,
             request_id: spec.request_id,
             owner: spec.owner,
             priority: spec.priority,

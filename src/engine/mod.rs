@@ -58,6 +58,7 @@ use self::live::LiveJob;
 use self::plan::Planner;
 use self::sessions::{Seat, SessionTable};
 use self::shell::{Shell, Target};
+use self::task::Nobody;
 use self::worker::Source;
 use crate::admission::{Core, Event, Submission, TargetId};
 use crate::cancel::CancelReason;
@@ -78,7 +79,7 @@ pub use job::{
 };
 pub use plan::{Ask, Plan};
 pub use snapshot::{RequestView, Snapshot};
-pub use task::{ChatTask, FnTask, Task, TaskContext};
+pub use task::{ChatTask, FnTask, Task, TaskContext, TaskError};
 
 /// How long a worker has to come back after its call was interrupted, when the engine stops.
 const COME_BACK: Duration = Duration::from_secs(1);
@@ -117,8 +118,11 @@ impl Engine {
         let settings = settings::settings(config, &names);
         let workers = settings.workers.min(settings.global);
         let mut core = Core::new(settings);
+        let nobody: (_, Arc<dyn Provider>) = (None, Arc::new(Nobody));
         let targets = providers
             .into_iter()
+            .map(|(name, provider)| (Some(name), provider))
+            .chain([nobody])
             .enumerate()
             .map(|(index, (name, provider))| Target {
                 name,
@@ -166,8 +170,10 @@ impl Engine {
         let found = shell
             .targets
             .iter()
-            .position(|target| *target.name == *spec.provider);
-        let target = found.ok_or_else(|| UnknownProvider(spec.provider.clone()))?;
+            .position(|target| target.name == spec.provider);
+        let target = found.ok_or_else(|| {
+            UnknownProvider(spec.provider.as_deref().unwrap_or_default().to_owned())
+        })?;
         let id = shell.next_job();
         let seat = Seat::take(&shell.sessions, &spec.owner, &shell.clock);
         let submission = Submission {
@@ -200,6 +206,11 @@ impl Engine {
             .job
             .listen(&cancel, move |reason| canceller.cancel(reason));
         Ok(handle)
+    }
+
+    /// Whether this thread is one of the workers: a wait for a job on it could be a wait for itself.
+    pub fn is_on_worker(&self) -> bool {
+        self.shell.is_worker()
     }
 
     /// Slots, lines and workers at this moment.

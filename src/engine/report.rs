@@ -50,8 +50,8 @@ pub(super) fn ended(shell: &Shell, job: &LiveJob, seq: u64, end: &JobEnd, now: T
     };
     let line = RequestLine {
         end: step,
-        provider: Some(&job.provider),
-        model: Some(&job.model),
+        provider: job.provider.as_deref(),
+        model: job.model.as_deref(),
         key: job.owner.key().map(|name| &**name),
         session: job.owner.session().map(|name| &**name),
         priority: job.priority,
@@ -71,7 +71,7 @@ pub(super) fn ended(shell: &Shell, job: &LiveJob, seq: u64, end: &JobEnd, now: T
 fn last_step(verdict: &Verdict) -> Step {
     match verdict {
         Verdict::Completed => Step::Completed,
-        Verdict::Failed(_) | Verdict::Panicked(_) => Step::Error,
+        Verdict::Failed(_) | Verdict::Erred(_) | Verdict::Panicked(_) => Step::Error,
         Verdict::QueueTimeout | Verdict::Expired(_) => Step::Timeout,
         Verdict::Cancelled(_) => Step::Cancelled,
         Verdict::Refused(_) => Step::Refused,
@@ -87,8 +87,8 @@ fn push(shell: &Shell, job: &LiveJob, seq: u64, step: Step, at: Time, took: Opti
         thread: std::thread::current().name().unwrap_or("unnamed").into(),
         key: job.owner.key().cloned(),
         session: job.owner.session().cloned(),
-        provider: Some(Arc::clone(&job.provider)),
-        model: Some(Arc::clone(&job.model)),
+        provider: job.provider.clone(),
+        model: job.model.clone(),
         took,
     });
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use crate::admission::{ProviderId, ProviderSettings, QueueSettings, Settings};
 use crate::config::{Config, Provider, ProviderKind};
 
-/// The core's settings for these providers, in this order: one target each.
+/// The core's settings for these providers, in this order: one target each, and a last one for jobs that need no
+/// provider. That one has no limit but the global one, and like every other may not take the slots kept for idle providers.
 pub(super) fn settings(config: &Config, names: &[Arc<str>]) -> Settings {
-    let providers = names
-        .iter()
-        .map(|name| provider(config, config.providers.get(&**name)));
+    let known = |name: &Arc<str>| config.providers.get(&**name);
+    let providers = names.iter().map(known).chain([None]);
+    let providers = providers.map(|found| provider(config, found));
     Settings {
         workers: config.engine.workers.unwrap_or(config.limits.global),
         global: config.limits.global,
@@ -19,7 +20,7 @@ pub(super) fn settings(config: &Config, names: &[Arc<str>]) -> Settings {
         session_turn: config.limits.session_turn,
         queue: queue(config, names.len()),
         providers: providers.collect(),
-        targets: (0..names.len())
+        targets: (0..=names.len())
             .map(|index| ProviderId(index as u32))
             .collect(),
     }
@@ -38,7 +39,7 @@ fn provider(config: &Config, provider: Option<&Provider>) -> ProviderSettings {
             limit: provider.max_inflight,
             reserves: provider.kind != ProviderKind::Embedded && provider.is_available(),
         },
-        // A provider handed in by an embedding program without a section of its own.
+        // Nobody, or a provider handed in by an embedding program without a section of its own.
         None => ProviderSettings {
             limit: config.limits.global,
             reserves: false,

@@ -18,12 +18,13 @@
 //! Order of carrying out: the job of the worker that speaks is told last, because telling it may block on a slow
 //! client, and others' starts must not wait for that.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, ThreadId};
 
 use crossbeam::channel::Sender;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::job::Speaker;
 use super::live::LiveJob;
@@ -47,7 +48,8 @@ pub(super) struct Ready {
 /// Somebody to call, with the line of those who wait for it.
 #[derive(Debug)]
 pub(super) struct Target {
-    pub(super) name: Arc<str>,
+    /// `None` for the last one, which stands for nobody: the target of jobs that need no provider.
+    pub(super) name: Option<Arc<str>>,
     pub(super) provider: Arc<dyn Provider>,
     pub(super) stage: StageId,
 }
@@ -66,6 +68,8 @@ pub(super) struct Shell {
     /// One for each job in `ready`, and one for each worker that is sent home.
     tokens: Sender<()>,
     closing: AtomicBool,
+    /// The workers' threads: whoever waits for a job on one of them may wait for itself.
+    workers: RwLock<HashSet<ThreadId>>,
     pub(super) targets: Vec<Target>,
     pub(super) alarm: Alarm,
     pub(super) lifecycle: Arc<LifecycleLog>,
@@ -90,6 +94,7 @@ impl Shell {
             ready,
             tokens,
             closing: AtomicBool::new(false),
+            workers: RwLock::default(),
             targets,
             alarm: Alarm::new(),
             lifecycle,
@@ -137,6 +142,18 @@ impl Shell {
         };
         self.carry_out(actions, now, None, Some(own));
         go
+    }
+
+    /// Counts this thread among the workers while the returned value lives.
+    pub(super) fn enlist(&self) -> Enlisted<'_> {
+        let id = thread::current().id();
+        self.workers.write().insert(id);
+        Enlisted { shell: self, id }
+    }
+
+    /// Whether this thread is one of the workers.
+    pub(super) fn is_worker(&self) -> bool {
+        self.workers.read().contains(&thread::current().id())
     }
 
     /// Sends `workers` workers home, once they have done what they were given.
@@ -253,5 +270,18 @@ impl Shell {
             self.empty.notify_all();
         }
         Some(job)
+    }
+}
+
+/// A thread that is counted among the workers.
+#[derive(Debug)]
+pub(super) struct Enlisted<'a> {
+    shell: &'a Shell,
+    id: ThreadId,
+}
+
+impl Drop for Enlisted<'_> {
+    fn drop(&mut self) {
+        self.shell.workers.write().remove(&self.id);
     }
 }

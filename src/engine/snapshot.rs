@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::job::{CallInfo, Owner, Phase, Phases};
 use super::live::LiveJob;
 use super::shell::Shell;
-use crate::admission::CoreView;
+use crate::admission::{CoreView, ProviderView};
 use crate::clock::Time;
 use crate::config::Priority;
 
@@ -17,6 +17,8 @@ pub struct Snapshot {
     pub core: CoreView,
     /// The names of the providers, in the order of `core.providers`.
     pub providers: Vec<Arc<str>>,
+    /// Jobs that need no provider.
+    pub without_provider: ProviderView,
     /// Workers.
     pub workers: usize,
     /// Named sessions that are remembered.
@@ -32,10 +34,10 @@ pub struct RequestView {
     pub owner: Owner,
     /// Its class.
     pub priority: Priority,
-    /// Where it is called, or will be.
-    pub provider: Arc<str>,
-    /// The model's name at the provider.
-    pub model: Arc<str>,
+    /// Where it is called, or will be; `None` for a job that needs no provider.
+    pub provider: Option<Arc<str>>,
+    /// The model's name at the provider, if one is asked.
+    pub model: Option<Arc<str>>,
     /// The call that is, or was last, under way.
     pub call: Option<CallInfo>,
     /// How far it has come.
@@ -49,13 +51,16 @@ pub struct RequestView {
 }
 
 pub(super) fn take(shell: &Shell, workers: usize) -> Snapshot {
+    let mut core = shell.look(|core, now| core.view(now));
+    let without_provider = core.providers.pop();
     Snapshot {
-        core: shell.look(|core, now| core.view(now)),
+        core,
         providers: shell
             .targets
             .iter()
-            .map(|target| target.name.clone())
+            .filter_map(|target| target.name.clone())
             .collect(),
+        without_provider: without_provider.expect("the last target is nobody"),
         workers,
         sessions_known: shell.sessions.known(),
     }

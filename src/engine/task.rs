@@ -8,7 +8,7 @@ use super::job::{CallInfo, Sink};
 use crate::cancel::CancelToken;
 use crate::chat::{ChatRequest, Piece};
 use crate::clock::Time;
-use crate::providers::{Call, CallWatch, Provider, ProviderError};
+use crate::providers::{Call, CallWatch, ErrorClass, OnPiece, Provider, ProviderError};
 
 /// What a job runs.
 pub trait Task: fmt::Debug + Send {
@@ -16,13 +16,24 @@ pub trait Task: fmt::Debug + Send {
     ///
     /// # Errors
     /// What went wrong; a call that was cancelled says so.
-    fn call(&mut self, context: &TaskContext<'_>) -> Result<(), ProviderError>;
+    fn call(&mut self, context: &TaskContext<'_>) -> Result<(), TaskError>;
+}
+
+/// Why a call did not come to its proper end.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TaskError {
+    /// The provider failed it, or it was cancelled.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// The task's own code failed; why, for the log. It counts against no provider.
+    #[error("{0}")]
+    Own(String),
 }
 
 /// What a task may use while it holds its permit.
 #[derive(Debug)]
 pub struct TaskContext<'a> {
-    /// Whom to call.
+    /// Whom to call; in a job that needs no provider somebody who answers nothing.
     pub provider: &'a dyn Provider,
     /// Which call of which job it is.
     pub info: &'a CallInfo,
@@ -60,7 +71,7 @@ impl ChatTask {
 }
 
 impl Task for ChatTask {
-    fn call(&mut self, context: &TaskContext<'_>) -> Result<(), ProviderError> {
+    fn call(&mut self, context: &TaskContext<'_>) -> Result<(), TaskError> {
         let call = Call {
             request: &self.request,
             cancel: context.cancel,
@@ -69,7 +80,8 @@ impl Task for ChatTask {
         };
         context
             .provider
-            .chat(&call, &mut |piece| context.piece(piece))
+            .chat(&call, &mut |piece| context.piece(piece))?;
+        Ok(())
     }
 }
 
@@ -86,7 +98,18 @@ impl<F> Task for FnTask<F>
 where
     F: FnMut(&TaskContext<'_>) -> Result<(), ProviderError> + Send,
 {
-    fn call(&mut self, context: &TaskContext<'_>) -> Result<(), ProviderError> {
-        (self.0)(context)
+    fn call(&mut self, context: &TaskContext<'_>) -> Result<(), TaskError> {
+        Ok((self.0)(context)?)
+    }
+}
+
+/// The provider of jobs that need none.
+#[derive(Debug)]
+pub(super) struct Nobody;
+
+impl Provider for Nobody {
+    fn chat(&self, _call: &Call<'_>, _on_piece: &mut OnPiece<'_>) -> Result<(), ProviderError> {
+        let message = "this job was submitted without a provider";
+        Err(ProviderError::new(ErrorClass::InvalidRequest, message))
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use super::*;
-use crate::cancel::{CancelReason, CancelToken};
+use crate::cancel::CancelReason;
 use crate::chat::{Delta, Piece};
 use crate::clock::SystemClock;
-use crate::config::{Config, Priority, Profile};
+use crate::config::{Config, Profile};
 use crate::providers::{Call, ErrorClass, OnPiece, ProviderError};
 
 const LONG: Duration = Duration::from_secs(30);
@@ -74,18 +74,8 @@ impl Bench {
     fn spec(&self, provider: &str, task: impl Task + 'static) -> JobSpec {
         let now = self.clock.now();
         JobSpec {
-            task: Box::new(task),
-            provider: provider.into(),
-            model: "m".into(),
-            request_id: "r".into(),
-            owner: Owner::Anonymous("".into()),
-            priority: Priority::Medium,
-            received: now,
-            deadline: now + LONG,
-            deadline_reason: "".into(),
-            cancel: CancelToken::new(),
-            sink: Arc::new(NullSink),
-            bytes: 0,
+            provider: Some(provider.into()),
+            ..JobSpec::new("r".into(), task, now, now + LONG)
         }
     }
 
@@ -185,6 +175,118 @@ fn a_panicking_job_gives_its_slot_back_and_its_worker_goes_on() {
         Verdict::Completed
     );
     bench.close();
+}
+
+/// A task that panics when it is dropped.
+#[derive(Debug)]
+struct Explosive;
+
+impl Task for Explosive {
+    fn call(&mut self, _context: &TaskContext<'_>) -> Result<(), TaskError> {
+        Ok(())
+    }
+}
+
+impl Drop for Explosive {
+    fn drop(&mut self) {
+        panic!("in its drop");
+    }
+}
+
+#[test]
+fn a_task_that_panics_in_its_drop_costs_no_worker() {
+    let bench = Bench::new();
+    for _ in 0..4 {
+        let end = bench.submit(bench.spec("a", Explosive)).wait();
+        assert_eq!(end.verdict, Verdict::Panicked("in its drop".into()));
+    }
+    bench.close();
+}
+
+/// A task that fails by itself.
+#[derive(Debug)]
+struct Clumsy;
+
+impl Task for Clumsy {
+    fn call(&mut self, _context: &TaskContext<'_>) -> Result<(), TaskError> {
+        Err(TaskError::Own("no such file".into()))
+    }
+}
+
+#[test]
+fn a_task_that_fails_by_itself_ends_in_an_error_that_is_no_providers() {
+    let bench = Bench::new();
+    let verdict = bench.submit(bench.spec("a", Clumsy)).wait().verdict;
+    assert_eq!(verdict, Verdict::Erred("no such file".into()));
+    assert_eq!(
+        (verdict.word(), verdict.reason()),
+        ("error", "no such file".into())
+    );
+    bench.close();
+}
+
+#[test]
+fn a_job_without_a_provider_takes_a_global_slot_and_no_providers() {
+    let bench = Bench::new();
+    let mut handles = Vec::new();
+    for _ in 0..3 {
+        let (mut spec, runs) = bench.silent("a");
+        spec.provider = None;
+        handles.push(bench.submit(spec));
+        runs.recv_timeout(LONG).expect("it runs");
+    }
+    let snapshot = bench.engine.snapshot();
+    let in_use = |view: &ProviderView| view.in_use;
+    assert_eq!(
+        (snapshot.core.in_use, snapshot.without_provider.in_use),
+        (3, 3)
+    );
+    assert_eq!(
+        Vec::from_iter(snapshot.core.providers.iter().map(in_use)),
+        [0, 0]
+    );
+    let waits = bench.submit(bench.quick("a"));
+    assert_eq!(
+        bench.engine.snapshot().core.waiting,
+        1,
+        "no global slot is free"
+    );
+    handles
+        .iter()
+        .for_each(|handle| handle.cancel(CancelReason::Requested));
+    assert_eq!(waits.wait().verdict, Verdict::Completed);
+    bench.close();
+}
+
+#[test]
+fn a_job_without_a_provider_has_nobody_to_ask() {
+    let bench = Bench::new();
+    let now = bench.clock.now();
+    let task = ChatTask::new(Arc::new(ChatRequest::new("m").user("x")));
+    let end = bench.submit(JobSpec::new("r".into(), task, now, now + LONG));
+    let verdict = end.wait().verdict;
+    assert!(
+        matches!(&verdict, Verdict::Failed(error) if error.class == ErrorClass::InvalidRequest),
+        "{verdict:?}"
+    );
+    bench.close();
+}
+
+#[test]
+fn the_engine_knows_its_own_workers_and_no_others() {
+    let (bench, other) = (Arc::new(Bench::new()), Bench::new());
+    let (tell, told) = unbounded();
+    let inside = Arc::clone(&bench);
+    let ask = move |_: &TaskContext<'_>| {
+        tell.send(inside.engine.is_on_worker())
+            .expect("the test listens");
+        Ok(())
+    };
+    bench.submit(bench.spec("a", FnTask(ask.clone()))).wait();
+    other.submit(other.spec("a", FnTask(ask))).wait();
+    let heard = [(); 2].map(|()| told.recv_timeout(LONG).expect("the job says"));
+    assert_eq!((heard, bench.engine.is_on_worker()), ([true, false], false));
+    other.close();
 }
 
 #[test]

@@ -14,9 +14,9 @@ use super::job::{CallInfo, Phase, Verdict};
 use super::live::LiveJob;
 use super::report;
 use super::shell::{Ready, Shell};
-use super::task::TaskContext;
+use super::task::{TaskContext, TaskError};
 use crate::admission::Outcome;
-use crate::providers::{Provider, ProviderError};
+use crate::providers::Provider;
 use crate::telemetry::Step;
 
 /// Where the workers take their jobs from.
@@ -33,6 +33,7 @@ pub(super) struct Source {
 
 /// The thread of one worker.
 pub(super) fn run(shell: &Arc<Shell>, source: &Source) {
+    let _enlisted = shell.enlist();
     while source.tokens.recv().is_ok() {
         match next(shell, source) {
             Some(ready) => work(shell, ready),
@@ -89,14 +90,16 @@ fn call(shell: &Shell, job: &LiveJob, attempt: u32) -> Verdict {
     };
     let provider = &*shell.targets[job.target].provider;
     report::step(shell, job, Step::ProviderCallStart, None);
-    let result = catch_unwind(AssertUnwindSafe(|| {
+    let called = catch_unwind(AssertUnwindSafe(|| {
         job.sink.call(&info);
         task.call(&context(job, &info, provider))
     }));
+    // The task's drop is its author's code as well.
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(task)));
     job.moments.end_call();
     let took = job.moments.phases(job.received, shell.clock.now()).upstream;
     report::step(shell, job, Step::ProviderCallEnd, Some(took));
-    match result {
+    match called.and_then(|result| dropped.map(|()| result)) {
         Ok(result) => verdict(result, job.moments.phase()),
         Err(panic) => Verdict::Panicked(message(&*panic)),
     }
@@ -117,10 +120,11 @@ fn context<'a>(
     }
 }
 
-fn verdict(result: Result<(), ProviderError>, phase: Phase) -> Verdict {
+fn verdict(result: Result<(), TaskError>, phase: Phase) -> Verdict {
     match result {
         Ok(()) => Verdict::Completed,
-        Err(error) => Verdict::of_failure(error, phase),
+        Err(TaskError::Own(why)) => Verdict::Erred(why),
+        Err(TaskError::Provider(error)) => Verdict::of_failure(error, phase),
     }
 }
 

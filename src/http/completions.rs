@@ -7,8 +7,7 @@ use super::meta::Meta;
 use super::options::Options;
 use super::sink::{AnswerForm, ChatSink};
 use super::{Api, Visit};
-use crate::cancel::CancelToken;
-use crate::engine::{Ask, ChatTask, JobSpec, Owner};
+use crate::engine::{Ask, JobSpec, Owner};
 use crate::wire::parse_request;
 
 impl Api {
@@ -34,10 +33,7 @@ impl Api {
             },
         )?;
         let received = visit.request.received;
-        let deadline = received + plan.timeout;
-        let (provider, model) = (plan.provider.to_string(), plan.model.to_string());
-        let (request, deadline_reason) =
-            (Arc::clone(&plan.request), Arc::clone(&plan.timeout_text));
+        let spec = JobSpec::chat(Arc::clone(visit.request_id), &plan, received);
         let meta = Meta::new(
             Arc::clone(visit.request_id),
             options.session_id(visit.request_id),
@@ -52,18 +48,11 @@ impl Api {
             self.server.stream_keepalive,
         );
         let job = self.engine.submit(JobSpec {
-            task: Box::new(ChatTask::new(request)),
-            provider,
-            model,
-            request_id: Arc::clone(visit.request_id),
             owner: Owner::of(caller.key(), options.session),
             priority: options.priority,
-            received,
-            deadline,
-            deadline_reason,
-            cancel: CancelToken::new(),
             sink: sink.clone(),
             bytes: visit.request.body.len(),
+            ..spec
         });
         let job = job.map_err(|error| ApiError::internal(error.to_string()))?;
         sink.attend(&job, self.server.write_timeout);

@@ -134,7 +134,7 @@ impl ApiError {
         Some(match verdict {
             Verdict::Completed => return None,
             Verdict::Failed(error) => of_provider(error),
-            Verdict::Panicked(_) => {
+            Verdict::Erred(_) | Verdict::Panicked(_) => {
                 ApiError::internal("the request failed inside the gateway; its log says why")
             }
             Verdict::QueueTimeout => {

@@ -1,0 +1,225 @@
+//! The whole of pointsman as one value: built bottom-up, stopped top-down. The face of the library.
+//!
+//! | what a program wants | what it calls | what it gets |
+//! |---|---|---|
+//! | an answer | [`Gateway::chat`] | [`ChatReply`], when it is whole |
+//! | an answer as it comes | [`Gateway::stream`] | [`ChatStream`]: an iterator of pieces, whose drop ends the call |
+//! | an answer later | [`Gateway::submit`] | [`ChatHandle`]: wait, wait for a while, cancel |
+//! | a function of its own under slots and deadline | [`Gateway::execute`] | what the function returns |
+//! | many of them | [`Gateway::execute_all`] | their results, in order |
+//! | the HTTP API beside all that | [`Gateway::serve`] | [`Server`] |
+//!
+//! Everything blocks, nothing is async, nothing is global: several gateways may live in one process, each with its own
+//! limits and threads. From async code: [`submit`](Gateway::submit), which does not wait, and then wait on the handle
+//! on a thread that may block.
+//!
+//! # Who keeps it running
+//!
+//! A [`Gateway`] is a handle: its clones and its [`Server`]s share one engine. Whichever of them is dropped last stops
+//! it at once, as `shutdown(Duration::ZERO)` would. A [`ChatHandle`] or a [`ChatStream`] keeps nothing running: its job
+//! ends with the engine, and says so. A function that is executed and owns a clone keeps the gateway until it returns.
+//!
+//! # Waiting for oneself
+//!
+//! A function that is executed runs on one of the gateway's workers and holds a slot. If it waited for another job of
+//! the same gateway, all workers could come to wait for jobs that nobody is left to run. So whatever waits looks first
+//! whether it is on a worker of its own gateway, and says `WouldDeadlock` at once instead of waiting. Submitting does not
+//! wait and is allowed; so is waiting for another gateway. A thread that the function starts itself is not known to us: if
+//! the function waits for it, that is its own affair, and its deadline ends the matter for its caller.
+
+mod batch;
+mod call;
+mod check;
+mod error;
+mod execute;
+mod job;
+mod load;
+mod options;
+mod reply;
+mod server;
+mod stream;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::chat::ChatReply;
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::providers::Providers;
+use crate::routing::Router;
+use crate::telemetry::LifecycleLog;
+
+pub use crate::engine::{CallInfo, Phases};
+pub use call::{Call, CallContext};
+pub use check::{Finding, State, check};
+pub use error::{ChatError, ExecuteError, StartError};
+pub use job::Job;
+pub use load::Level;
+pub use reply::ChatHandle;
+pub use server::Server;
+pub use stream::ChatStream;
+
+/// Providers, engine and lifecycle log of one configuration: see the story of this folder.
+///
+/// ```
+/// use pointsman::{ChatRequest, Config, Gateway, Profile};
+/// use std::time::Duration;
+///
+/// let gateway = Gateway::start(Config::builtin(Profile::Test))?;
+/// let reply = gateway.chat(ChatRequest::new("auto").user("Say hello"))?;
+/// assert!(reply.text().contains("Say hello"));
+/// gateway.shutdown(Duration::from_secs(10));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Gateway {
+    config: Arc<Config>,
+    clock: SharedClock,
+    engine: Arc<Engine>,
+    lifecycle: Arc<LifecycleLog>,
+}
+
+impl Gateway {
+    /// Starts workers and watchdog. A provider without its key is no error: it is listed as unavailable.
+    ///
+    /// # Errors
+    /// [`StartError::Threads`]
+    pub fn start(config: Config) -> Result<Gateway, StartError> {
+        let clock = SystemClock::shared();
+        let lifecycle = Arc::new(LifecycleLog::new(&config.telemetry));
+        let providers = Providers::new(&config, Arc::clone(&clock));
+        let router = Router::new(&config);
+        let named = |name: &str| Some((Arc::from(name), Arc::clone(providers.get(name)?)));
+        let providers = providers.names().filter_map(named).collect();
+        let engine = Engine::start(
+            &config,
+            Arc::clone(&clock),
+            providers,
+            router,
+            Arc::clone(&lifecycle),
+        );
+        let engine = Arc::new(engine.map_err(StartError::Threads)?);
+        Ok(Gateway {
+            config: Arc::new(config),
+            clock,
+            engine,
+            lifecycle,
+        })
+    }
+
+    /// Asks, and waits for the whole answer, at most until the deadline.
+    ///
+    /// ```
+    /// # use pointsman::{ChatRequest, Config, Gateway, Job, Priority, Profile};
+    /// # use std::time::Duration;
+    /// # let gateway = Gateway::start(Config::builtin(Profile::Test))?;
+    /// let question = ChatRequest::new("auto").system("Be brief.").user("Say hello");
+    /// let reply = gateway.chat(question.clone())?;
+    ///
+    /// // The same with a session, a class and a deadline.
+    /// let job = Job::chat(question).session("agent-1").priority(Priority::High);
+    /// let again = gateway.chat(job.timeout(Duration::from_secs(20)))?;
+    /// assert_eq!(again.text(), reply.text());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ChatError`]
+    pub fn chat(&self, job: impl Into<Job>) -> Result<ChatReply, ChatError> {
+        if self.engine.is_on_worker() {
+            return Err(ChatError::WouldDeadlock);
+        }
+        self.submit(job)?.wait()
+    }
+
+    /// Asks, and gives the answer piece by piece as it comes. Dropping the stream ends the call.
+    ///
+    /// Whoever takes the pieces slowly holds up this call and no other: a few pieces ([`Job::buffer`]) are kept for
+    /// it, and then the call waits, under its slots, for at most as long as the deadline allows.
+    ///
+    /// ```
+    /// # use pointsman::{ChatRequest, Config, Gateway, Piece, Profile};
+    /// # let gateway = Gateway::start(Config::builtin(Profile::Test))?;
+    /// let mut text = String::new();
+    /// for piece in gateway.stream(ChatRequest::new("auto").user("Say hello"))? {
+    ///     if let Piece::Delta(delta) = piece? {
+    ///         text += delta.content.as_deref().unwrap_or_default();
+    ///     }
+    /// }
+    /// assert!(text.contains("Say hello"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ChatError::Plan`] and [`ChatError::WouldDeadlock`]; all others come as the last item of the stream.
+    pub fn stream(&self, job: impl Into<Job>) -> Result<ChatStream, ChatError> {
+        if self.engine.is_on_worker() {
+            return Err(ChatError::WouldDeadlock);
+        }
+        stream::open(self, job.into())
+    }
+
+    /// Asks, and does not wait: the answer is at the handle. The only one of these that a function under
+    /// [`execute`](Gateway::execute) may call.
+    ///
+    /// ```
+    /// # use pointsman::{ChatRequest, Config, Gateway, Job, Priority, Profile};
+    /// # use std::time::Duration;
+    /// # let gateway = Gateway::start(Config::builtin(Profile::Test))?;
+    /// let question = ChatRequest::new("auto").user("Say hello");
+    /// let job = gateway.submit(Job::chat(question).session("agent-1").priority(Priority::Low))?;
+    /// // ... something else ...
+    /// match job.wait_timeout(Duration::from_secs(5))? {
+    ///     Some(reply) => assert!(reply.text().contains("Say hello")),
+    ///     None => job.cancel(),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ChatError::Plan`]; all others are said by the handle.
+    pub fn submit(&self, job: impl Into<Job>) -> Result<ChatHandle, ChatError> {
+        reply::submit(self, job.into())
+    }
+
+    /// How busy the gateway is: what [`Call::unless_load`] goes by.
+    pub fn load(&self) -> Level {
+        Level::of(&self.engine.snapshot().core, self.config.queue.capacity)
+    }
+
+    /// Opens the HTTP front on `server.listen`, beside whatever else the gateway does.
+    ///
+    /// ```
+    /// # use pointsman::{Config, Gateway, Profile};
+    /// # use std::time::Duration;
+    /// let gateway = Gateway::start(Config::builtin(Profile::Test))?;
+    /// let server = gateway.serve()?;
+    /// assert!(server.address().starts_with("127.0.0.1:"));
+    /// server.stop(Duration::from_secs(1));
+    /// # Ok::<(), pointsman::StartError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`StartError::Listen`]
+    pub fn serve(&self) -> Result<Server, StartError> {
+        server::open(self)
+    }
+
+    /// Takes nothing new from now on, lets what runs and waits finish for at most `grace`, ends the rest, and joins
+    /// the threads. From now on every call is refused. A [`Server`] goes on to say so until it is dropped.
+    ///
+    /// A function that does not return even then is left behind after one second more, and the log says so.
+    pub fn shutdown(&self, grace: Duration) {
+        self.engine.stop(grace);
+    }
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway")
+            .field("engine", &self.engine)
+            .finish_non_exhaustive()
+    }
+}
