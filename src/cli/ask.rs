@@ -37,12 +37,6 @@ struct Wanted {
     /// The longest that it may take [default: by the tables of timeouts]
     #[arg(short, long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
-    /// Print the answer as it comes (the default)
-    #[arg(long, overrides_with = "no_stream")]
-    stream: bool,
-    /// Ask for the answer in one piece
-    #[arg(long, overrides_with = "stream")]
-    no_stream: bool,
     /// The question [default: standard input]
     #[arg(value_name = "TEXT")]
     text: Option<String>,
@@ -162,8 +156,7 @@ impl Wanted {
             return Err("there is no question: name it, or write it to standard input".into());
         }
         let mut request = ChatRequest::new(self.model);
-        request.stream = !self.no_stream;
-        request.include_usage = request.stream;
+        request.include_usage = true;
         if let Some(rules) = self.system {
             request = request.system(rules);
         }
