@@ -52,6 +52,7 @@ impl Load {
             route: vec![self.stage],
             flow: FlowId(self.jobs * 7 % SESSIONS),
             session: true,
+            session_limit: None,
             class: Priority::ALL[(self.jobs % 3) as usize],
             deadline: self.now + Duration::from_secs(1_000_000),
             bytes: 1_000,

@@ -109,6 +109,7 @@ impl Shared {
             route: self.stages[..1 + (number % 2) as usize].to_vec(),
             flow: FlowId(number % 3),
             session: true,
+            session_limit: None,
             class: Priority::ALL[(number % 3) as usize],
             deadline,
             bytes: 1,

@@ -62,6 +62,7 @@ impl Core {
             job: id,
         };
         let (bytes, arrived, session) = (job.bytes, job.arrived, job.session);
+        let session_limit = job.session_limit;
         if self.waiting.jobs == 0 {
             // Nobody competed until now: what runs is charged up to the present first.
             self.bill_all(now);
@@ -81,6 +82,7 @@ impl Core {
         self.waiting.by_provider[provider.index()] += 1;
         self.set_pressure();
         if session {
+            self.limit_session(flow, session_limit);
             self.session_waits(flow, stage, class, now);
         }
         self.act(id, Step::Wait { waiting }, actions);
@@ -121,6 +123,7 @@ impl Core {
         Job {
             flow: submission.flow,
             session: submission.session,
+            session_limit: submission.session_limit,
             class: submission.class.index(),
             route: submission.route,
             at: 0,

@@ -110,6 +110,7 @@ impl Core {
         let job = self.jobs.get_mut(&id).expect("a job that starts lives");
         self.timers.remove(&(job.due(), id));
         let (stage, class, flow, session) = (job.stage(), job.class, job.flow, job.session);
+        let session_limit = job.session_limit;
         let mut holding = Holding {
             job: id,
             target,
@@ -130,6 +131,7 @@ impl Core {
         self.timers.insert((job.deadline, id));
         self.peak = self.peak.max(self.books.in_use());
         if session {
+            self.limit_session(flow, session_limit);
             self.session_changed(flow, now);
         }
         self.act(

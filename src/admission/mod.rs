@@ -129,6 +129,9 @@ pub struct Submission {
     pub flow: FlowId,
     /// Whether the flow is a named session: these have a limit of their own, and places of their own.
     pub session: bool,
+    /// Calls in flight of that session, where this is less than [`Settings::session`]; 0 counts as 1. Jobs of one session
+    /// say the same; where they don't, the one counts that last went into line or started.
+    pub session_limit: Option<usize>,
     /// Its class.
     pub class: Priority,
     /// It ends by then.

@@ -1,6 +1,6 @@
 //! Named sessions: their limit, their places, and their turns.
 //!
-//! At most `session` calls of one session are in flight, and at most `sessions` sessions have calls in flight at once.
+//! At most `session` calls of one session are in flight (fewer, where its jobs say so), and at most `sessions` sessions have calls in flight at once.
 //! One session too many waits in line. Since a busy session never has to stop by itself, waiting alone would starve
 //! the newcomer; so sessions take turns: once somebody has waited for a place, the session that has kept one
 //! longest, for at least a *turn*, starts nothing more until it has run empty. Every turn one more session has to
@@ -37,6 +37,9 @@ pub(super) struct Sessions {
 
 #[derive(Debug)]
 struct Session {
+    /// Calls in flight, where this is less than the limit of all sessions. Not looked at while it runs nothing: a session
+    /// that may call at all may make one call.
+    limit: Option<usize>,
     /// Since when it has calls in flight.
     active_since: Option<Time>,
     /// While it waits for a place: who has the lower number came first.
@@ -53,6 +56,7 @@ impl Sessions {
 
     fn session(&mut self, flow: FlowId) -> &mut Session {
         self.known.entry(flow).or_insert(Session {
+            limit: None,
             active_since: None,
             ticket: None,
             lines: Vec::new(),
@@ -116,9 +120,24 @@ impl Core {
         match self.books.in_use_of(flow) {
             0 => Standing::Fresh,
             _ if self.sessions.yielding.contains(&flow) => Standing::Blocked,
-            running if running >= self.settings.session => Standing::Blocked,
+            running if running >= self.session_limit(flow) => Standing::Blocked,
             _ => Standing::Active,
         }
+    }
+
+    /// Calls in flight of one session.
+    fn session_limit(&self, flow: FlowId) -> usize {
+        let own = self
+            .sessions
+            .known
+            .get(&flow)
+            .and_then(|session| session.limit);
+        own.map_or(self.settings.session, |own| own.min(self.settings.session))
+    }
+
+    /// A job of the session, which is about to wait or to run, says what the session's own limit is.
+    pub(super) fn limit_session(&mut self, flow: FlowId, limit: Option<usize>) {
+        self.sessions.session(flow).limit = limit;
     }
 
     /// A session has a job in a line where it had none, or has one more there.

@@ -30,8 +30,8 @@ use crate::clock::Time;
 /// let stage = core.stage(&[TargetId(0)]);
 /// let mut actions = Vec::new();
 /// let job = Submission {
-///     job: JobId(1), route: vec![stage], flow: FlowId(1), session: false, class: Priority::High,
-///     deadline: Time::ZERO + Duration::from_secs(30), bytes: 100,
+///     job: JobId(1), route: vec![stage], flow: FlowId(1), session: false, session_limit: None,
+///     class: Priority::High, deadline: Time::ZERO + Duration::from_secs(30), bytes: 100,
 /// };
 /// core.on(Event::Submit(job), Time::ZERO, &mut actions);
 /// assert!(matches!(actions[0].step, Step::Start { .. }));
@@ -88,6 +88,7 @@ impl Waiting {
 pub(super) struct Job {
     pub(super) flow: FlowId,
     pub(super) session: bool,
+    pub(super) session_limit: Option<usize>,
     pub(super) class: ClassId,
     pub(super) route: Vec<StageId>,
     /// Which stage of the route it is at.

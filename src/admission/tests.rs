@@ -40,6 +40,7 @@ struct Seen {
 struct Ask {
     flow: u64,
     session: bool,
+    session_limit: Option<usize>,
     class: Priority,
     route: Vec<Vec<u32>>,
     deadline: u64,
@@ -51,6 +52,7 @@ fn ask(flow: u64) -> Ask {
     Ask {
         flow,
         session: false,
+        session_limit: None,
         class: Priority::Medium,
         route: vec![vec![0]],
         deadline: 3_600,
@@ -75,6 +77,12 @@ impl Ask {
     /// For one stage after the other.
     fn along(mut self, route: &[&[u32]]) -> Ask {
         self.route = route.iter().map(|stage| stage.to_vec()).collect();
+        self
+    }
+
+    /// Of a session with a limit of its own.
+    fn limited(mut self, limit: usize) -> Ask {
+        self.session_limit = Some(limit);
         self
     }
 
@@ -159,6 +167,7 @@ impl World {
             route,
             flow: FlowId(ask.flow),
             session: ask.session,
+            session_limit: ask.session_limit,
             class: ask.class,
             deadline: self.now + secs(ask.deadline),
             bytes: ask.bytes,

@@ -13,9 +13,11 @@
 //! is not accepted is noted and the default read in its place, so that one start shows all problems; no [`Config`]
 //! comes of it. `config.toml` shows every knob; tests hold it against what is read here, in both directions.
 //!
-//! **Keys of providers** are not knobs: knobs say where a key is. A key is in [`Provider::api_key`] and nowhere else;
-//! no `Debug`, no error and no advice has it, and what could be a key in the wrong place is not shown either.
+//! **Keys** are not knobs: knobs say where a key is. A provider's key is in [`Provider::api_key`], a client's in
+//! [`ClientKey::key`], and nowhere else; no `Debug`, no error and no advice has it, and what could be a key in the wrong
+//! place is not shown either.
 
+mod access;
 mod document;
 mod engine;
 mod environment;
@@ -30,6 +32,7 @@ mod provider;
 mod queue;
 mod report;
 mod routing;
+mod secret;
 mod section;
 mod server;
 mod telemetry;
@@ -39,6 +42,7 @@ mod timeouts;
 mod value;
 mod word;
 
+pub use access::{Access, ClientKey};
 pub use engine::Engine;
 pub use environment::Environment;
 pub use error::{ConfigError, NotAccepted, Place, Problem};
@@ -68,6 +72,8 @@ pub struct Config {
     pub profile: Profile,
     /// The HTTP front.
     pub server: Server,
+    /// Who may come in by it: also under `[server]`, and kept apart so that only those who check see the keys.
+    pub access: Access,
     /// The pool of workers.
     pub engine: Engine,
     /// Counting semaphores.
@@ -141,9 +147,14 @@ impl Config {
                 "all of them are switched off, accepted is at least one that is on",
             );
         }
+        let (server, access) = root.section("server", |section| {
+            let access = Access::read(section, environment);
+            (Server::read(section, profile, &access), access)
+        });
         let config = Config {
             profile,
-            server: root.section("server", |section| Server::read(section, profile)),
+            server,
+            access,
             engine: root.section("engine", Engine::read),
             queue: root.section("queue", |section| Queue::read(section, profile)),
             routing: root.section("routing", |section| {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::access::Access;
 use super::error::NotAccepted;
 use super::profile::{PerProfile, Profile};
 use super::section::Section;
@@ -47,7 +48,7 @@ pub struct Server {
 }
 
 impl Server {
-    pub(super) fn read(section: &mut Section<'_>, profile: Profile) -> Self {
+    pub(super) fn read(section: &mut Section<'_>, profile: Profile, access: &Access) -> Self {
         let connections = PerProfile {
             dev: 512,
             demo: 512,
@@ -57,7 +58,7 @@ impl Server {
             .size("max_body", KIB..=1024 * MIB)
             .unwrap_or(16 * MIB);
         let server = Server {
-            listen: Self::read_listen(section, profile),
+            listen: Self::read_listen(section, profile, access),
             max_connections: section
                 .count("max_connections", 1..=65_536)
                 .unwrap_or(connections.of(profile)),
@@ -98,14 +99,14 @@ impl Server {
     }
 
     /// Without keys for clients, whoever reaches the port spends the owner's money: only this box may.
-    fn read_listen(section: &mut Section<'_>, profile: Profile) -> Listen {
+    fn read_listen(section: &mut Section<'_>, profile: Profile, access: &Access) -> Listen {
         let port = if profile == Profile::Test { 0 } else { 8787 };
         let default = Listen::Tcp(format!("127.0.0.1:{port}"));
         let listen = section.parsed("listen").unwrap_or(default);
-        if !listen.is_loopback() {
+        if access.keys.is_empty() && !listen.is_loopback() {
             let message = format!(
-                "{listen} can be reached from other machines, and clients have no API keys yet: anyone could spend \
-                 yours, accepted is a loopback address such as \"127.0.0.1:8787\", or unix:PATH"
+                "{listen} can be reached from other machines, and clients have no keys (server.keys): anyone could \
+                 spend yours, accepted without keys is a loopback address such as \"127.0.0.1:8787\", or unix:PATH"
             );
             section.refuse("listen", message);
         }
@@ -142,6 +143,15 @@ pub enum Listen {
 }
 
 impl Listen {
+    /// The host, without brackets; `None` for a Unix socket.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Listen::Unix(_) => None,
+            Listen::Tcp(address) => host_and_port(address)
+                .map(|(host, _)| host.trim_start_matches('[').trim_end_matches(']')),
+        }
+    }
+
     /// Whether only this machine can reach it. A name other than `localhost` counts as not: what it stands for may
     /// change.
     pub fn is_loopback(&self) -> bool {
@@ -224,6 +234,18 @@ mod tests {
             let listen: Listen = text.parse().expect(text);
             assert_eq!(listen.to_string(), text);
             assert!(listen.is_loopback(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_host_has_neither_port_nor_brackets() {
+        for (text, host) in [
+            ("box.lan:80", Some("box.lan")),
+            ("0.0.0.0:80", Some("0.0.0.0")),
+            ("[::1]:8787", Some("::1")),
+            ("unix:/run/pointsman.sock", None),
+        ] {
+            assert_eq!(text.parse::<Listen>().expect(text).host(), host, "{text}");
         }
     }
 

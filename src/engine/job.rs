@@ -98,18 +98,69 @@ impl JobSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Owner {
     /// A named session: it has a limit of its own, and takes one of the places for sessions.
-    Session(Arc<str>),
+    Session(SessionName),
     /// Nobody in particular: one line for all such jobs under this name (an API key's, or the empty one).
     Anonymous(Arc<str>),
 }
 
 impl Owner {
+    /// A job under the API key of this name (`None`: under none), of this session if it names one.
+    pub fn of(key: Option<&str>, session: Option<Arc<str>>) -> Self {
+        let key = key.unwrap_or_default().into();
+        match session {
+            Some(name) => Owner::Session(SessionName { key, name }),
+            None => Owner::Anonymous(key),
+        }
+    }
+
     /// The session's name, if there is one.
     pub fn session(&self) -> Option<&Arc<str>> {
         match self {
-            Owner::Session(name) => Some(name),
+            Owner::Session(session) => Some(&session.name),
             Owner::Anonymous(_) => None,
         }
+    }
+
+    /// The name of the API key that it came under, if it came under one.
+    pub fn key(&self) -> Option<&Arc<str>> {
+        let (Owner::Session(SessionName { key, .. }) | Owner::Anonymous(key)) = self;
+        Some(key).filter(|key| !key.is_empty())
+    }
+}
+
+/// The name of a session, among those of one API key: two keys that say the same name mean two sessions.
+///
+/// ```
+/// use pointsman::engine::Owner;
+///
+/// let mine = Owner::of(Some("agent-1"), Some("work".into()));
+/// assert_ne!(mine, Owner::of(Some("agent-2"), Some("work".into())));
+/// assert_ne!(mine, Owner::Session("work".into())); // under no key
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SessionName {
+    /// The name of the API key; empty where there is none.
+    pub key: Arc<str>,
+    /// As the client says it.
+    pub name: Arc<str>,
+}
+
+impl From<Arc<str>> for SessionName {
+    fn from(name: Arc<str>) -> Self {
+        let key = "".into();
+        SessionName { key, name }
+    }
+}
+
+impl From<&str> for SessionName {
+    fn from(name: &str) -> Self {
+        Arc::<str>::from(name).into()
+    }
+}
+
+impl From<String> for SessionName {
+    fn from(name: String) -> Self {
+        Arc::<str>::from(name).into()
     }
 }
 

@@ -44,6 +44,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -73,7 +74,8 @@ pub use crate::providers::{ErrorClass, ProviderError};
 pub use crate::routing::{ModelInfo, RouteError as PlanError};
 pub use handle::JobHandle;
 pub use job::{
-    CallInfo, JobEnd, JobSpec, NullSink, Owner, Phase, Phases, Sink, SinkGone, Speaker, Verdict,
+    CallInfo, JobEnd, JobSpec, NullSink, Owner, Phase, Phases, SessionName, Sink, SinkGone,
+    Speaker, Verdict,
 };
 pub use plan::{Ask, Plan};
 pub use snapshot::{RequestView, Snapshot};
@@ -86,6 +88,8 @@ const COME_BACK: Duration = Duration::from_secs(1);
 pub struct Engine {
     shell: Arc<Shell>,
     planner: Planner,
+    /// By the name of the API key: calls in flight of each of its sessions.
+    session_limits: HashMap<String, usize>,
     workers: usize,
     threads: Mutex<Option<Threads>>,
 }
@@ -138,6 +142,7 @@ impl Engine {
         Ok(Engine {
             shell,
             planner: Planner::new(config, router),
+            session_limits: settings::session_limits(config),
             workers,
             threads: Mutex::new(Some(threads)),
         })
@@ -176,6 +181,7 @@ impl Engine {
             route: vec![shell.targets[target].stage],
             flow: seat.flow,
             session: spec.owner.session().is_some(),
+            session_limit: self.session_limit(&spec.owner),
             class: spec.priority,
             deadline: spec.deadline,
             bytes: spec.bytes,
@@ -217,15 +223,25 @@ impl Engine {
         snapshot::requests(&self.shell)
     }
 
-    /// Ends the jobs of a request, in line or in their call. Returns how many there were.
-    pub fn cancel(&self, request_id: &str, reason: CancelReason) -> usize {
+    /// Ends the jobs of a request whose owner is `meant`, in line or in their call. Returns how many there were.
+    pub fn cancel(
+        &self,
+        request_id: &str,
+        meant: impl Fn(&Owner) -> bool,
+        reason: CancelReason,
+    ) -> usize {
         let jobs = self
             .shell
             .live()
             .into_iter()
-            .filter(|job| *job.request_id == *request_id);
+            .filter(|job| *job.request_id == *request_id && meant(&job.owner));
         jobs.map(|job| self.shell.step(Event::Cancel(job.id, reason), None))
             .count()
+    }
+
+    /// The limit that the owner's API key gives each of its sessions.
+    fn session_limit(&self, owner: &Owner) -> Option<usize> {
+        self.session_limits.get(&**owner.key()?).copied()
     }
 
     /// Compares what is counted with what is there.

@@ -1,5 +1,6 @@
 //! From the configuration to what the core works by.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::admission::{ProviderId, ProviderSettings, QueueSettings, Settings};
@@ -23,6 +24,13 @@ pub(super) fn settings(config: &Config, names: &[Arc<str>]) -> Settings {
             .map(|index| ProviderId(index as u32))
             .collect(),
     }
+}
+
+/// The limit that an API key gives each of its sessions, by the key's name.
+pub(super) fn session_limits(config: &Config) -> HashMap<String, usize> {
+    let keys = config.access.keys.iter();
+    keys.filter_map(|key| Some((key.name.clone(), key.session_limit?)))
+        .collect()
 }
 
 fn provider(config: &Config, provider: Option<&Provider>) -> ProviderSettings {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::{CallInfo, Phase, Phases};
+use super::job::{CallInfo, Owner, Phase, Phases};
 use super::live::LiveJob;
 use super::shell::Shell;
 use crate::admission::{CoreView, ProviderView};
@@ -30,8 +30,8 @@ pub struct Snapshot {
 pub struct RequestView {
     /// The id that the caller and the log know it by.
     pub request_id: Arc<str>,
-    /// The named session, if it belongs to one.
-    pub session: Option<Arc<str>>,
+    /// Whose it is.
+    pub owner: Owner,
     /// Its class.
     pub priority: Priority,
     /// Where it is called, or will be; `None` for a job that needs no provider.
@@ -77,7 +77,7 @@ pub(super) fn requests(shell: &Shell) -> Vec<RequestView> {
 fn view(job: &LiveJob, now: Time) -> RequestView {
     RequestView {
         request_id: job.request_id.clone(),
-        session: job.owner.session().cloned(),
+        owner: job.owner.clone(),
         priority: job.priority,
         provider: job.provider.clone(),
         model: job.model.clone(),

@@ -31,7 +31,9 @@ impl Options {
     /// The job with what was said here.
     pub(super) fn fill(self, spec: JobSpec) -> JobSpec {
         JobSpec {
-            owner: self.session.map_or(spec.owner, Owner::Session),
+            owner: self
+                .session
+                .map_or(spec.owner, |name| Owner::Session(name.into())),
             priority: self.priority,
             cancel: self.cancel.unwrap_or(spec.cancel),
             ..spec

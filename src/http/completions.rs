@@ -7,14 +7,16 @@ use super::meta::Meta;
 use super::options::Options;
 use super::sink::{AnswerForm, ChatSink};
 use super::{Api, Visit};
-use crate::engine::{Ask, JobSpec};
+use crate::engine::{Ask, JobSpec, Owner};
 use crate::wire::parse_request;
 
 impl Api {
     /// Reads the request, finds out where it goes and until when, and stays with the client until it is answered.
     pub(super) fn completions(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
         let parsed = parse_request(&visit.request.body, self.server.json_depth)?;
-        let options = Options::read(&visit.request.head.headers, &parsed.options)?;
+        let caller = visit.caller;
+        let headers = &visit.request.head.headers;
+        let options = Options::read(headers, &parsed.options, caller.priority())?;
         let chat = parsed.chat;
         let form = match chat.stream {
             true => AnswerForm::Stream {
@@ -46,7 +48,7 @@ impl Api {
             self.server.stream_keepalive,
         );
         let job = self.engine.submit(JobSpec {
-            owner: options.owner(),
+            owner: Owner::of(caller.key(), options.session),
             priority: options.priority,
             sink: sink.clone(),
             bytes: visit.request.body.len(),

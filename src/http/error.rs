@@ -48,6 +48,8 @@ pub(super) struct ApiError {
     retry_after: Option<Duration>,
     /// Sending the same request again can't help.
     is_final: bool,
+    /// A key would help.
+    wants_key: bool,
     /// What may be done instead, as the `Allow` header has it.
     allow: Option<String>,
 }
@@ -63,6 +65,7 @@ impl ApiError {
             param: None,
             retry_after: None,
             is_final: false,
+            wants_key: false,
             allow: None,
         }
     }
@@ -99,6 +102,15 @@ impl ApiError {
     /// The host or the origin is not ours.
     pub(super) fn forbidden(message: impl Into<String>) -> Self {
         ApiError::new(403, Fault::Caller, "forbidden", message)
+    }
+
+    /// No key of ours came with the request.
+    pub(super) fn invalid_api_key(message: impl Into<String>) -> Self {
+        let error = ApiError::new(401, Fault::Caller, "invalid_api_key", message);
+        ApiError {
+            wants_key: true,
+            ..error.never()
+        }
     }
 
     /// We did something wrong.
@@ -164,6 +176,9 @@ impl ApiError {
         }
         if self.is_final {
             response = response.with_header("x-should-retry", "false");
+        }
+        if self.wants_key {
+            response = response.with_header("WWW-Authenticate", "Bearer");
         }
         response
     }

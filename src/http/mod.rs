@@ -1,6 +1,6 @@
 //! The HTTP API: what the routes mean, in the words of OpenAI's clients.
 //!
-//! A request comes from the [`door`](crate::door) on a thread of its connection. It is checked (host, origin, route),
+//! A request comes from the [`door`](crate::door) on a thread of its connection. It is checked (host, origin, key, route),
 //! given an id, and answered by the route's function; see `routes.rs` for the table. A chat becomes a job of the
 //! engine whose sink (`sink.rs`) writes the answer from the worker's thread, while the connection's thread
 //! stays with the client: it notices that the client leaves, and tells it the verdicts of others.
@@ -11,6 +11,7 @@
 mod completions;
 mod error;
 mod guard;
+mod keys;
 mod meta;
 mod models;
 mod options;
@@ -25,6 +26,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use self::error::ApiError;
+use self::guard::Guard;
+use self::keys::{Caller, Keyring};
+use self::routes::Route;
 use crate::clock::{SharedClock, Time};
 use crate::config::{Config, Profile, Server};
 use crate::door::{Exchange, Handler, Head, Request, Response};
@@ -37,6 +41,8 @@ pub struct Api {
     lifecycle: Arc<LifecycleLog>,
     clock: SharedClock,
     server: Server,
+    guard: Guard,
+    keyring: Keyring,
     profile: Profile,
     /// Providers that can't be called, and what to do about it.
     missing_keys: BTreeMap<String, String>,
@@ -55,10 +61,16 @@ impl Api {
             let advice = provider.missing_key()?;
             Some((provider.name.clone(), advice))
         });
+        let keyring = Keyring::new(&config.access.keys);
+        if !config.access.keys.is_empty() {
+            log::info!("requests need one of the API keys: {keyring}");
+        }
         Api {
             engine,
             lifecycle,
             server: config.server.clone(),
+            guard: Guard::new(&config.access, &config.server.listen),
+            keyring,
             profile: config.profile,
             missing_keys: missing.collect(),
             started: clock.now(),
@@ -66,25 +78,47 @@ impl Api {
         }
     }
 
-    fn serve(&self, visit: &mut Visit<'_>) -> Result<(), ApiError> {
-        let (route, rest) = routes::find(&visit.request.head.method, &visit.request.head.path)?;
-        visit.rest = percent_encoding::percent_decode_str(rest)
-            .decode_utf8_lossy()
-            .into_owned();
-        (route.answer)(self, visit)
+    /// Where a request goes, with what the route's `*` stands for, and who sends it. A stranger does not learn which
+    /// routes there are.
+    fn receive<'h>(
+        &self,
+        head: &'h Head,
+    ) -> Result<(&'static Route, &'h str, Caller<'_>), ApiError> {
+        let found = routes::find(&head.method, &head.path);
+        let caller = match &found {
+            Ok((route, _)) if route.is_open() => Caller::Anyone,
+            _ => self.keyring.caller(&head.headers)?,
+        };
+        let (route, rest) = found?;
+        Ok((route, rest, caller))
+    }
+
+    fn serve(
+        &self,
+        request: &Request,
+        exchange: &Exchange,
+        request_id: &Arc<str>,
+    ) -> Result<(), ApiError> {
+        let (route, rest, caller) = self.receive(&request.head)?;
+        let visit = Visit {
+            request,
+            exchange,
+            request_id,
+            caller,
+            rest: percent_encoding::percent_decode_str(rest)
+                .decode_utf8_lossy()
+                .into_owned(),
+        };
+        (route.answer)(self, &visit)
     }
 }
 
 impl Handler for Api {
     fn admit(&self, head: &Head) -> Result<(), Response> {
-        let checked =
-            guard::check(head).and_then(|()| routes::find(&head.method, &head.path).map(|_| ()));
-        checked.map_err(|error| {
-            let id = options::request_id(&head.headers);
-            error
-                .response(Some(&json!({ "request_id": &*id })))
-                .with_header("X-Request-Id", &id)
-        })
+        let checked = self.guard.check(head).and_then(|()| self.receive(head));
+        checked
+            .map(|_| ())
+            .map_err(|error| refusal(&error, &options::request_id(&head.headers)))
     }
 
     fn is_operation(&self, head: &Head) -> bool {
@@ -93,17 +127,8 @@ impl Handler for Api {
 
     fn handle(&self, request: Request, exchange: &Exchange) {
         let id = options::request_id(&request.head.headers);
-        let mut visit = Visit {
-            request: &request,
-            exchange,
-            request_id: &id,
-            rest: String::new(),
-        };
-        if let Err(error) = self.serve(&mut visit) {
-            let response = error
-                .response(Some(&json!({ "request_id": &*id })))
-                .with_header("X-Request-Id", &id);
-            visit.send(response);
+        if let Err(error) = self.serve(&request, exchange, &id) {
+            send(exchange, &id, refusal(&error, &id));
         }
     }
 
@@ -125,6 +150,7 @@ struct Visit<'a> {
     request: &'a Request,
     exchange: &'a Exchange,
     request_id: &'a Arc<str>,
+    caller: Caller<'a>,
     /// What the `*` of the route stands for, decoded.
     rest: String,
 }
@@ -142,17 +168,22 @@ impl Visit<'_> {
     /// Answers with JSON that is text already.
     fn bytes(&self, status: u16, body: Vec<u8>) -> Result<(), ApiError> {
         let response = Response::new(status).with_body("application/json", body);
-        self.send(response.with_header("X-Request-Id", self.request_id));
+        let response = response.with_header("X-Request-Id", self.request_id);
+        send(self.exchange, self.request_id, response);
         Ok(())
     }
+}
 
-    /// A client that does not take its answer has left: there is nobody to tell.
-    fn send(&self, response: Response) {
-        if let Err(error) = self.exchange.reply(response) {
-            log::debug!(
-                "request {}: the answer could not be sent: {error}",
-                self.request_id
-            );
-        }
+/// An error as the answer to the request of this id.
+fn refusal(error: &ApiError, request_id: &str) -> Response {
+    error
+        .response(Some(&json!({ "request_id": request_id })))
+        .with_header("X-Request-Id", request_id)
+}
+
+/// A client that does not take its answer has left: there is nobody to tell.
+fn send(exchange: &Exchange, request_id: &str, response: Response) {
+    if let Err(error) = exchange.reply(response) {
+        log::debug!("request {request_id}: the answer could not be sent: {error}");
     }
 }

@@ -10,7 +10,6 @@ use uuid::Uuid;
 use super::error::ApiError;
 use crate::config::Priority;
 use crate::door::Headers;
-use crate::engine::Owner;
 use crate::wire::Options as BodyOptions;
 
 /// Characters of an id that a client may give.
@@ -25,11 +24,15 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// Reads headers and body.
+    /// Reads headers and body; `default` is the priority of a request that does not say.
     ///
     /// # Errors
     /// 400 that names the header or key, and what is accepted.
-    pub(super) fn read(headers: &Headers, body: &BodyOptions) -> Result<Options, ApiError> {
+    pub(super) fn read(
+        headers: &Headers,
+        body: &BodyOptions,
+        default: Priority,
+    ) -> Result<Options, ApiError> {
         let session = given(
             headers,
             "X-Session-Id",
@@ -48,17 +51,9 @@ impl Options {
             priority: priority
                 .map(Given::priority)
                 .transpose()?
-                .unwrap_or_default(),
+                .unwrap_or(default),
             timeout: timeout.map(Given::duration).transpose()?,
         })
-    }
-
-    /// Whose job it is.
-    pub(super) fn owner(&self) -> Owner {
-        match &self.session {
-            Some(name) => Owner::Session(Arc::clone(name)),
-            None => Owner::Anonymous("".into()),
-        }
     }
 
     /// The session as the answer names it: a request without one still has an id of its own.

@@ -19,6 +19,13 @@ pub(super) struct Route {
     pub(super) answer: Answer,
 }
 
+impl Route {
+    /// Whether it needs no key: it tells a supervisor or a load balancer how the gateway is, and nothing else.
+    pub(super) fn is_open(&self) -> bool {
+        OPEN.contains(&self.path)
+    }
+}
+
 const fn route(method: Method, path: &'static str, operation: bool, answer: Answer) -> Route {
     Route {
         method,
@@ -46,6 +53,9 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::Get, "/api/requests/*", true, Api::request),
     route(Method::Delete, "/api/requests/*", true, Api::cancel),
 ];
+
+/// Paths of the routes that need no key.
+const OPEN: &[&str] = &["/healthz", "/health", "/readyz"];
 
 /// Routes of the OpenAI and Anthropic wires that we know and don't serve.
 const UNSUPPORTED: &[&str] = &[
@@ -125,6 +135,15 @@ mod tests {
         assert_eq!((route.path, rest), ("/v1/models/*", "mine/a:b"));
         let (route, _) = find(&Method::Head, "/healthz").expect("a route");
         assert!(route.operation);
+    }
+
+    #[test]
+    fn health_alone_is_told_without_a_key() {
+        let open = ROUTES.iter().filter(|route| route.is_open());
+        let open: Vec<String> = open
+            .map(|route| format!("{} {}", route.method, route.path))
+            .collect();
+        assert_eq!(open, ["GET /healthz", "GET /health", "GET /readyz"]);
     }
 
     #[test]

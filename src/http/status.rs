@@ -8,7 +8,7 @@ use super::error::ApiError;
 use super::{Api, Visit};
 use crate::cancel::CancelReason;
 use crate::config::Priority;
-use crate::engine::{Phase, Phases, RequestView, Snapshot};
+use crate::engine::{Owner, Phase, Phases, RequestView, Snapshot};
 
 impl Api {
     /// `GET /healthz`: 200 while the books are right, 503 with what is wrong otherwise.
@@ -75,16 +75,18 @@ impl Api {
         visit.json(200, &body)
     }
 
-    /// `GET /api/requests`: the requests that have not ended, oldest first.
+    /// `GET /api/requests`: the caller's requests that have not ended, oldest first.
     pub(super) fn requests(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
-        let active: Vec<Value> = self.engine.requests().iter().map(request).collect();
+        let active: Vec<Value> = self.active(visit).iter().map(request).collect();
         visit.json(200, &json!({ "active": active }))
     }
 
-    /// `GET /api/requests/{id}`: the story of one request, as far as it is remembered.
+    /// `GET /api/requests/{id}`: the story of one of the caller's requests, as far as it is remembered. Clients choose ids,
+    /// so one of another key may have the same.
     pub(super) fn request(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
         let now = self.clock.now();
-        let events = self.lifecycle.of_request(visit.rest(), now);
+        let mut events = self.lifecycle.of_request(visit.rest(), now);
+        events.retain(|event| visit.caller.may_see(event.key.as_deref()));
         if events.is_empty() {
             return Err(ApiError::not_found(format!(
                 "no request {:?} is remembered",
@@ -100,6 +102,7 @@ impl Api {
                     "ago_s": seconds(now.since(event.at)),
                     "took_s": event.took.map(seconds),
                     "thread": &*event.thread,
+                    "key": event.key.as_deref(),
                     "session": event.session.as_deref(),
                     "provider": event.provider.as_deref(),
                     "model": event.model.as_deref(),
@@ -107,8 +110,7 @@ impl Api {
             })
             .collect();
         let active = self
-            .engine
-            .requests()
+            .active(visit)
             .iter()
             .find(|view| *view.request_id == *visit.rest())
             .map(request);
@@ -118,9 +120,12 @@ impl Api {
         )
     }
 
-    /// `DELETE /api/requests/{id}`: ends a request, in line or in its call.
+    /// `DELETE /api/requests/{id}`: ends one of the caller's requests, in line or in its call.
     pub(super) fn cancel(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
-        let count = self.engine.cancel(visit.rest(), CancelReason::Requested);
+        let meant = |owner: &Owner| visit.caller.owns(owner);
+        let count = self
+            .engine
+            .cancel(visit.rest(), meant, CancelReason::Requested);
         if count == 0 {
             return Err(ApiError::not_found(format!(
                 "no request {:?} is active",
@@ -131,6 +136,13 @@ impl Api {
             200,
             &json!({ "request_id": visit.rest(), "cancelled": count }),
         )
+    }
+
+    /// The requests that have not ended and that the caller may see.
+    fn active(&self, visit: &Visit<'_>) -> Vec<RequestView> {
+        let mut active = self.engine.requests();
+        active.retain(|view| visit.caller.owns(&view.owner));
+        active
     }
 
     fn providers_json(&self, snapshot: &Snapshot) -> Value {
@@ -175,7 +187,8 @@ fn classes(snapshot: &Snapshot) -> Value {
 fn request(view: &RequestView) -> Value {
     json!({
         "request_id": &*view.request_id,
-        "session_id": view.session.as_deref(),
+        "key": view.owner.key().map(|key| &**key),
+        "session_id": view.owner.session().map(|name| &**name),
         "priority": view.priority.to_string(),
         "provider": view.provider.as_deref(),
         "model": view.model.as_deref(),

@@ -124,6 +124,8 @@ pub struct Event {
     pub request: Arc<str>,
     /// The name of the thread that it happened on.
     pub thread: Arc<str>,
+    /// The name of the API key that the request came under, if it came under one.
+    pub key: Option<Arc<str>>,
     /// The client session, where the request names one.
     pub session: Option<Arc<str>>,
     /// The provider, once it is chosen.
@@ -296,6 +298,7 @@ mod tests {
             step,
             request: request.into(),
             thread: "pointsman-test".into(),
+            key: None,
             session: None,
             provider: None,
             model: None,

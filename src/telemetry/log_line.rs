@@ -44,6 +44,8 @@ pub struct RequestLine<'a> {
     pub provider: Option<&'a str>,
     /// The provider's name of the model.
     pub model: Option<&'a str>,
+    /// The name of the API key that the request came under, if it came under one.
+    pub key: Option<&'a str>,
     /// The client session, where the request names one.
     pub session: Option<&'a str>,
     /// How urgent it was.
@@ -74,6 +76,7 @@ impl<'a> RequestLine<'a> {
             end: Step::Completed,
             provider: None,
             model: None,
+            key: None,
             session: None,
             priority: Priority::default(),
             status: "completed",
@@ -104,6 +107,10 @@ impl fmt::Display for RequestLine<'_> {
         write!(f, "request {} {end}", Value(self.request))?;
         write!(f, " provider={}", Value(self.provider.unwrap_or("-")))?;
         write!(f, " model={}", Value(self.model.unwrap_or("-")))?;
+        // Where no keys are set the line has no word of them.
+        if let Some(key) = self.key {
+            write!(f, " key={}", Value(key))?;
+        }
         write!(f, " session={}", Value(self.session.unwrap_or("-")))?;
         write!(f, " priority={}", priority_word(self.priority))?;
         write!(f, " status={}", Value(self.status))?;
@@ -203,6 +210,13 @@ mod tests {
                         queue=0.000s connect=0.000s first_byte=0.000s upstream=0.000s total=0.000s \
                         attempts=0 reason=\"\"";
         assert_eq!(line.to_string(), expected);
+    }
+
+    #[test]
+    fn a_request_under_a_key_names_the_key() {
+        let key = Some("laptop");
+        let line = RequestLine { key, ..full() }.to_string();
+        assert!(line.contains(" key=laptop session=agent-1 "), "{line}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use pointsman::cancel::CancelReason;
 use pointsman::clock::Time;
 use pointsman::config::Priority;
 
-use super::rules::{is_session, name};
+use super::rules::{is_session, name, session_limit};
 use super::seen;
 
 /// What an action comes to, for comparison.
@@ -128,6 +128,7 @@ impl Model {
             route: self.stages[route].clone(),
             flow: FlowId(flow),
             session: is_session(flow),
+            session_limit: session_limit(flow),
             class,
             deadline: job.deadline,
             bytes,

@@ -138,7 +138,10 @@ impl Model {
         match (is_session(flow), running) {
             (false, _) => true,
             (true, 0) => self.since.len() < self.settings.sessions,
-            (true, _) => running < self.settings.session && !self.told.contains(&flow),
+            (true, _) => {
+                let own = session_limit(flow).unwrap_or(usize::MAX);
+                running < own.min(self.settings.session) && !self.told.contains(&flow)
+            }
         }
     }
 
@@ -196,6 +199,15 @@ impl Model {
 /// Flow 0 is that of all who have no session.
 pub(super) fn is_session(flow: u64) -> bool {
     flow > 0
+}
+
+/// Two sessions have limits of their own, one of them above that of all.
+pub(super) fn session_limit(flow: u64) -> Option<usize> {
+    match flow {
+        4 => Some(1),
+        5 => Some(9),
+        _ => None,
+    }
 }
 
 /// The name of an ending.

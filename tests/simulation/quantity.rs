@@ -141,6 +141,7 @@ impl Run {
             route: vec![self.stage],
             flow: FlowId(flow),
             session,
+            session_limit: None,
             class,
             deadline: Time::NEVER,
             bytes: 1,

@@ -74,7 +74,12 @@ impl Ledger {
         let running = self.running_of(flow);
         !job.submission.session
             || (running == 0 && self.active_since.len() < self.settings.sessions)
-            || (running > 0 && running < self.settings.session)
+            || (running > 0 && running < self.session_limit(job))
+    }
+
+    fn session_limit(&self, job: &Job) -> usize {
+        let own = job.submission.session_limit.unwrap_or(usize::MAX);
+        own.min(self.settings.session)
     }
 
     /// Whether its session may have been told to make room: it has had its turn, and there are more who wait for a place

@@ -193,6 +193,12 @@ fn arrival(rng: &mut Rng, span: Duration, flows: u64, routes: &[Vec<Vec<TargetId
     }
 }
 
+/// Every fifth session has a limit of its own, which may be above that of all.
+pub(super) fn session_limit(flow: u64) -> Option<usize> {
+    flow.is_multiple_of(5)
+        .then_some(1 + (flow / 5 % 3) as usize)
+}
+
 pub(super) fn one_in(rng: &mut Rng, many: usize) -> bool {
     rng.usize(0..many) == 0
 }

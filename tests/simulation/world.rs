@@ -13,7 +13,7 @@ use pointsman::cancel::CancelReason;
 use pointsman::clock::Time;
 
 use super::ledger::{Ledger, Stimulus};
-use super::scenario::{Arrival, Scenario, one_in, up_to};
+use super::scenario::{Arrival, Scenario, one_in, session_limit, up_to};
 
 /// A core, what will happen to it, and the books that it is checked by.
 pub(super) struct World {
@@ -156,6 +156,7 @@ impl World {
                 .collect(),
             flow: FlowId(flow),
             session,
+            session_limit: session_limit(flow),
             class,
             deadline: self.now + patience,
             bytes,

@@ -216,3 +216,27 @@ fn a_line_that_cannot_go_on_does_not_hold_up_an_older_one_or_a_younger_one() {
         assert_eq!(world.started(), [waiting[turn]]);
     }
 }
+
+#[test]
+fn a_session_with_a_lower_limit_of_its_own_stays_below_it_and_hides_nobody() {
+    let mut limits = settings(1);
+    limits.session = 3;
+    let mut world = World::new(limits);
+    let limited = world.submit_all(5, &session(1).limited(1));
+    let others = world.submit_all(5, &session(2));
+    assert_eq!(
+        world.started(),
+        [limited[0], others[0], others[1], others[2]]
+    );
+    world.finish(limited[0]);
+    assert_eq!(world.started(), [limited[1]]);
+}
+
+#[test]
+fn a_limit_of_its_own_never_raises_that_of_all_sessions() {
+    let mut limits = settings(1);
+    limits.session = 2;
+    let mut world = World::new(limits);
+    world.submit_all(5, &session(1).limited(4));
+    assert_eq!(world.started().len(), 2);
+}

@@ -10,10 +10,8 @@ use std::path::{Path, PathBuf};
 use super::{Provider, ProviderKind};
 use crate::config::environment::Environment;
 use crate::config::file::read_text;
+use crate::config::secret::{self, MAX_KEY_BYTES, from_file};
 use crate::config::section::Section;
-
-/// No key is longer; a file that is, is no key.
-const MAX_KEY_BYTES: usize = 64 * 1024;
 
 /// Where systemd puts what `LoadCredential=` names.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
@@ -23,20 +21,7 @@ pub(super) fn read(
     section: &mut Section<'_>,
     kind: ProviderKind,
 ) -> (Option<String>, Option<PathBuf>) {
-    let accepted =
-        "the name of an environment variable (the key itself does not belong into this file)";
-    let variable = section.unshown_knob("api_key_env", accepted, |value| {
-        value
-            .as_text()
-            .filter(|name| is_variable(name))
-            .map(str::to_owned)
-    });
-    let file = section.unshown_knob("api_key_file", "the path of a file", |value| {
-        value
-            .as_text()
-            .filter(|path| is_path(path))
-            .map(PathBuf::from)
-    });
+    let (variable, file) = secret::read(section, "api_key_env", "api_key_file");
     let variable = variable.or_else(|| default_variable(kind).filter(|_| file.is_none()));
     if let Some(name) = &variable {
         section.report.holds_a_key(name);
@@ -63,16 +48,6 @@ pub(super) fn is_default(provider: &Provider) -> bool {
         && provider.api_key_env == default_variable(provider.kind)
 }
 
-/// Keys have `-` or `.` in them and names of variables don't, so most keys in the wrong place are noticed.
-fn is_variable(name: &str) -> bool {
-    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && name.chars().all(fits)
-}
-
-fn is_path(path: &str) -> bool {
-    !path.is_empty() && !path.contains('\0')
-}
-
 /// The key, or `None` where there is none.
 ///
 /// # Errors
@@ -84,16 +59,9 @@ pub(super) fn find(
     if provider.kind == ProviderKind::Embedded {
         return Ok(None);
     }
-    if let Some(name) = &provider.api_key_env
-        && let Some(text) = environment
-            .get(name)
-            .map(str::trim)
-            .filter(|text| !text.is_empty())
-    {
-        return checked(text, &format!("the environment variable {name}")).map(Some);
-    }
-    if let Some(path) = &provider.api_key_file {
-        return from_file(path).map(Some);
+    let (variable, file) = (&provider.api_key_env, &provider.api_key_file);
+    if let Some(key) = secret::find(variable.as_deref(), file.as_deref(), environment)? {
+        return Ok(Some(key));
     }
     match environment.get(CREDENTIALS) {
         Some(directory) => from_credential(&Path::new(directory).join(&provider.name)),
@@ -101,33 +69,10 @@ pub(super) fn find(
     }
 }
 
-fn from_file(path: &Path) -> Result<String, String> {
-    match read_text(path, MAX_KEY_BYTES) {
-        Ok(text) => checked(text.trim(), &format!("the file {}", path.display())),
-        Err(error) => Err(format!(
-            "cannot read the key from {}: {error}",
-            path.display()
-        )),
-    }
-}
-
 fn from_credential(path: &Path) -> Result<Option<String>, String> {
     match read_text(path, MAX_KEY_BYTES) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         _ => from_file(path).map(Some),
-    }
-}
-
-/// A key goes into a header, which carries visible ASCII.
-fn checked(key: &str, place: &str) -> Result<String, String> {
-    if key.is_empty() {
-        Err(format!("{place} is empty"))
-    } else if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Err(format!(
-            "{place} holds characters that no key has, or more than one line"
-        ))
-    } else {
-        Ok(key.to_owned())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The part as a whole: what is accepted, what is refused and in which words, and what `config.toml` says.
 
+mod access;
 mod keys;
 mod knobs;
 mod providers;

@@ -187,7 +187,7 @@ fn knobs_that_contradict_each_other_name_both() {
 }
 
 #[test]
-fn only_this_machine_may_reach_the_server() {
+fn without_keys_only_this_machine_may_reach_the_server() {
     let problems = refusals("server.listen = \"0.0.0.0:8787\"");
     assert_eq!(problems.len(), 1);
     assert!(

@@ -123,8 +123,11 @@ fn every_line_that_looks_like_a_knob_can_be_uncommented() {
         .filter(|line| line.starts_with("# ") && line.contains(" = ") && line.contains(" # "));
     assert_eq!(count, lines.count(), "a line that is taken for prose");
     let text = uncommented(|knob| Some(knob.value.to_owned()));
-    let config = Config::from_toml(&text, "config.toml").expect("accepted");
+    let environment = Environment::from_iter([("AGENT_1_KEY", "k-1")]);
+    let loader = Loader::new(environment);
+    let config = loader.from_toml(&text, "config.toml").expect("accepted");
     assert_eq!(config.providers["mine"].models[0].name, "llama-4");
+    assert_eq!(config.access.keys[0].session_limit, Some(2));
     assert_eq!(config.engine.workers, Some(5));
 }
 
