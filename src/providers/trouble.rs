@@ -102,12 +102,18 @@ impl Trouble<'_> {
     /// The error of a body that is none of the wire's: a gateway's page, or nothing.
     fn page(&self, status: u16, body: &[u8]) -> ProviderError {
         let name = &self.provider.name;
-        let message =
+        let mut message =
             format!("{name} answered with status {status} and no error of the OpenAI wire");
+        let mut class = class_of_status(status);
+        if status == 404 {
+            // Whoever speaks the wire says in its words that there is no such model: here the path is wrong.
+            class = ErrorClass::Malformed;
+            message += &format!("; does providers.{name}.base_url lead to its API?");
+        }
         let shown = self.clean(&String::from_utf8_lossy(body), MAX_SHOWN);
         ProviderError {
             detail: Some(format!("{name}: status {status}, body {shown:?}")),
-            ..ProviderError::new(class_of_status(status), message)
+            ..ProviderError::new(class, message)
         }
     }
 
@@ -279,6 +285,13 @@ mod tests {
             (ErrorClass::ServerError, Some(504))
         );
         assert!(error.detail.expect("detail").contains("Gateway Time-out"));
+        let error = told(&Refusal {
+            status: 404,
+            body: b"404 page not found",
+            ..Refusal::default()
+        });
+        assert_eq!(error.class, ErrorClass::Malformed);
+        assert!(error.message.contains("base_url"), "{}", error.message);
     }
 
     #[test]
