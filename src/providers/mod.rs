@@ -22,7 +22,6 @@ mod registry;
 mod search;
 #[cfg(test)]
 mod testing;
-#[allow(dead_code, reason = "some of it is for parts that come after it")]
 mod transport;
 mod trouble;
 

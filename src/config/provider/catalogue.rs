@@ -87,28 +87,8 @@ const fn kimi_k2(name: &'static str, thinking: Thinking) -> Row {
     }
 }
 
-/// Not in GLM's schema: accepted and without effect.
-const GLM_UNKNOWN: &[&str] = &[
-    "n",
-    "presence_penalty",
-    "frequency_penalty",
-    "logit_bias",
-    "logprobs",
-    "top_logprobs",
-    "seed",
-];
-
-/// The models before 5.2 take no effort either.
-const GLM_OLD_DROP: &[&str] = &[
-    "n",
-    "presence_penalty",
-    "frequency_penalty",
-    "logit_bias",
-    "logprobs",
-    "top_logprobs",
-    "seed",
-    "reasoning_effort",
-];
+/// The models before 5.2 take no effort. (What no model of GLM's takes is its dialect's affair.)
+const GLM_OLD_DROP: &[&str] = &["reasoning_effort"];
 
 const GLM_EFFORTS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh", "max"];
 
@@ -132,7 +112,7 @@ const fn glm_new(name: &'static str, thinking: Thinking, efforts: &'static [&'st
         max_output: Some(131_072),
         thinking,
         efforts,
-        drop: GLM_UNKNOWN,
+        drop: &[],
     }
 }
 
