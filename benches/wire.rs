@@ -97,7 +97,7 @@ fn parse(criterion: &mut Criterion) {
 fn whole_reply(criterion: &mut Criterion) {
     let reply = reply();
     criterion.bench_function("encode_reply", |bencher| {
-        bencher.iter(|| reply_json(black_box(&reply), None));
+        bencher.iter(|| reply_json(black_box(&reply), None::<&()>));
     });
 }
 

@@ -3,7 +3,9 @@
 use std::io::Write as _;
 use std::time::SystemTime;
 
-use tiny_http::{Header, StatusCode};
+use tiny_http::StatusCode;
+
+use super::message::Headers;
 
 /// Who ends the body of an answer, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +37,7 @@ const OURS: [&str; 4] = ["content-length", "transfer-encoding", "connection", "d
 /// The head of an answer, up to and with the empty line.
 pub(super) fn head(
     status: StatusCode,
-    headers: &[Header],
+    headers: &Headers,
     framing: Framing,
     after: After,
     wall: SystemTime,
@@ -47,9 +49,10 @@ pub(super) fn head(
         &mut out,
         format_args!("Date: {}\r\n", httpdate::HttpDate::from(wall)),
     );
-    for header in headers.iter().filter(|h| !is_ours(h) && is_one_line(h)) {
-        let (name, value) = (header.field.as_str(), &header.value);
-        put(&mut out, format_args!("{name}: {value}\r\n"));
+    for (name, value) in headers.iter().filter(|(name, _)| !is_ours(name)) {
+        for part in [name, ": ", value, "\r\n"] {
+            out.extend_from_slice(part.as_bytes());
+        }
     }
     match framing {
         Framing::Length(bytes) => put(&mut out, format_args!("Content-Length: {bytes}\r\n")),
@@ -66,10 +69,10 @@ pub(super) fn head(
 }
 
 /// Whether the headers ask for the connection to be closed.
-pub(super) fn asks_to_close(headers: &[Header]) -> bool {
+pub(super) fn asks_to_close(headers: &Headers) -> bool {
     headers
-        .iter()
-        .any(|h| h.field.equiv("connection") && h.value.as_str().eq_ignore_ascii_case("close"))
+        .all("connection")
+        .any(|value| value.eq_ignore_ascii_case("close"))
 }
 
 /// Whether a status never has a body.
@@ -77,15 +80,8 @@ pub(super) fn is_bodiless(status: StatusCode) -> bool {
     matches!(status.0, 100..=199 | 204 | 304)
 }
 
-fn is_ours(header: &Header) -> bool {
-    OURS.iter().any(|ours| header.field.equiv(ours))
-}
-
-/// A header that was not made by [`super::header`] may hold line ends: it is left out, or it would end the
-/// head.
-fn is_one_line(header: &Header) -> bool {
-    let mut both = header.field.as_str().chars().chain(header.value.chars());
-    both.all(|char| char.as_byte() == b'\t' || !char.is_ascii_control())
+fn is_ours(name: &str) -> bool {
+    OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours))
 }
 
 fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
@@ -94,17 +90,14 @@ fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::header;
     use super::*;
 
     #[test]
     fn the_framing_is_ours_alone() {
-        let headers = [
-            header("content-length", "7"),
-            header("X-Id", "1"),
-            header("Transfer-Encoding", "gzip"),
-            Header::from_bytes("X-Split", "a\r\nB: c").expect("ascii"),
-        ];
+        let mut headers = Headers::default();
+        headers.add("content-length", 7);
+        headers.add("X-Id", 1);
+        headers.add("Transfer-Encoding", "gzip");
         let wall = SystemTime::UNIX_EPOCH;
         let bytes = head(
             StatusCode(200),

@@ -4,10 +4,10 @@ use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
-use tiny_http::{Header, StatusCode};
+use tiny_http::StatusCode;
 
 use super::encode::{self, After, Framing};
-use super::message::Response;
+use super::message::{Headers, Response};
 use super::reply::{Inner, Progress};
 
 /// The right to speak, given back on drop. See [`Exchange::seize`](super::Exchange::seize).
@@ -44,7 +44,7 @@ impl Floor<'_> {
     ///
     /// # Errors
     /// As [`Exchange::reply`](super::Exchange::reply).
-    pub fn start(&mut self, status: StatusCode, headers: &[Header]) -> io::Result<()> {
+    pub fn start(&mut self, status: StatusCode, headers: &Headers) -> io::Result<()> {
         let framing = match encode::is_bodiless(status) {
             true => Framing::Nothing,
             false if self.inner.manners.old => Framing::UntilClose,
@@ -89,7 +89,7 @@ impl Floor<'_> {
     fn begin(
         &mut self,
         status: StatusCode,
-        headers: &[Header],
+        headers: &Headers,
         framing: Framing,
         body: &[u8],
     ) -> io::Result<()> {
@@ -109,7 +109,7 @@ impl Floor<'_> {
         self.send(&[&head, body])
     }
 
-    fn after(&self, headers: &[Header], framing: Framing) -> After {
+    fn after(&self, headers: &Headers, framing: Framing) -> After {
         let manners = self.inner.manners;
         let closes = !manners.keep_alive
             || framing == Framing::UntilClose

@@ -91,7 +91,8 @@ impl Scanner {
 /// # Errors
 /// Everything in the module's story, and more than `max_headers` headers.
 pub(super) fn parse(bytes: &[u8], max_headers: usize) -> Result<Head, Refusal> {
-    let mut fields = vec![httparse::EMPTY_HEADER; max_headers];
+    let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
+    let mut fields = vec![httparse::EMPTY_HEADER; lines.min(max_headers)];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(bytes) {
         Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}

@@ -52,7 +52,7 @@ mod socket;
 mod tests;
 
 pub use floor::Floor;
-pub use message::{Head, Headers, Request, Response, header};
+pub use message::{Head, Headers, Request, Response};
 pub use reply::{Exchange, Progress, Wake};
 pub use tiny_http::{HTTPVersion, Header, Method, StatusCode};
 

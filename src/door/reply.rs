@@ -26,14 +26,15 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crossbeam::utils::Backoff;
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags};
-use tiny_http::{Header, StatusCode};
+use tiny_http::StatusCode;
 
 use super::bell::Bell;
 use super::encode::Framing;
 use super::floor::Floor;
-use super::message::Response;
+use super::message::{Headers, Response};
 use super::shared::{Shared, Turn};
 use super::socket::{Socket, poll_for};
 use crate::clock::Time;
@@ -158,7 +159,7 @@ impl Exchange {
     ///
     /// # Errors
     /// As [`Exchange::reply`].
-    pub fn start(&self, status: StatusCode, headers: &[Header]) -> io::Result<()> {
+    pub fn start(&self, status: StatusCode, headers: &Headers) -> io::Result<()> {
         self.floor().start(status, headers)
     }
 
@@ -244,7 +245,7 @@ impl Exchange {
             if seen.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR) {
                 return inner.parting_word();
             }
-            if seen.contains(PollFlags::IN) && !inner.progress().is_over() {
+            if seen.contains(PollFlags::IN) && !inner.is_soon_over() {
                 // Pipelined bytes: they stay readable, and would make this loop spin.
                 interest = PollFlags::RDHUP;
                 self.ring_when_over();
@@ -268,6 +269,16 @@ impl Exchange {
 impl Inner {
     pub(super) fn progress(&self) -> Progress {
         Progress::from_u8(self.progress.load(Ordering::SeqCst))
+    }
+
+    /// Whether the answer is over, or is in a moment: a client that has the whole answer may send its next request before
+    /// whoever answered has come to mark the end.
+    fn is_soon_over(&self) -> bool {
+        let backoff = Backoff::new();
+        while !self.progress().is_over() && !backoff.is_completed() {
+            backoff.snooze();
+        }
+        self.progress().is_over()
     }
 
     pub(super) fn socket(&self) -> io::Result<Arc<Socket>> {

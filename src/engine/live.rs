@@ -14,6 +14,7 @@ use crate::cancel::{CancelReason, CancelToken, Hook};
 use crate::clock::{SharedClock, Time};
 use crate::config::Priority;
 use crate::providers::CallWatch;
+use crate::telemetry::Subject;
 
 /// A job from its submission until nobody looks at it any more.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(super) struct LiveJob {
     pub(super) provider: Option<Arc<str>>,
     pub(super) model: Option<Arc<str>>,
     pub(super) request_id: Arc<str>,
+    /// The job as the lifecycle log knows it.
+    pub(super) subject: Arc<Subject>,
     pub(super) owner: Owner,
     pub(super) priority: Priority,
     pub(super) received: Time,
@@ -59,12 +62,20 @@ impl LiveJob {
         seat: Seat,
         clock: SharedClock,
     ) -> Self {
+        let subject = Arc::new(Subject {
+            request: Arc::clone(&spec.request_id),
+            key: spec.owner.key().cloned(),
+            session: spec.owner.session().cloned(),
+            provider: spec.provider.clone(),
+            model: spec.model.clone(),
+        });
         LiveJob {
             id,
             target,
             provider: spec.provider,
             model: spec.model,
             request_id: spec.request_id,
+            subject,
             owner: spec.owner,
             priority: spec.priority,
             received: spec.received,
@@ -206,17 +217,17 @@ impl Moments {
     }
 
     /// A worker begins call number `attempt`.
-    pub(super) fn begin(&self, attempt: u32) {
+    pub(super) fn begin(&self, attempt: u32, now: Time) {
         for moment in [&self.connected, &self.first_byte, &self.returned] {
             moment.store(NOT_YET, Ordering::Release);
         }
         self.attempt.store(attempt, Ordering::Release);
-        self.mark(&self.begun);
+        self.begun.store(now.as_nanos(), Ordering::Release);
     }
 
     /// The call is over.
-    pub(super) fn end_call(&self) {
-        self.mark(&self.returned);
+    pub(super) fn end_call(&self, now: Time) {
+        self.returned.store(now.as_nanos(), Ordering::Release);
     }
 
     /// How far it has come.

@@ -19,7 +19,7 @@
 //! | `pointsman-worker-N` | runs one call at a time | `engine.workers` |
 //! | `pointsman-watchdog` | ends what is late | 1 |
 //!
-//! They share the core under its lock and the ready channels, and nothing else. See `shell.rs` for the races.
+//! They share the core under its lock and the ready jobs, and nothing else. See `shell.rs` for the races.
 //!
 //! # Stopping
 //!
@@ -32,6 +32,7 @@ mod job;
 mod live;
 mod permit;
 mod plan;
+mod ready;
 mod report;
 mod sessions;
 mod settings;
@@ -56,10 +57,10 @@ use parking_lot::Mutex;
 
 use self::live::LiveJob;
 use self::plan::Planner;
+use self::ready::ReadyQueue;
 use self::sessions::{Seat, SessionTable};
 use self::shell::{Shell, Target};
 use self::task::Nobody;
-use self::worker::Source;
 use crate::admission::{Core, Event, Submission, TargetId};
 use crate::cancel::CancelReason;
 use crate::chat::ChatRequest;
@@ -130,15 +131,11 @@ impl Engine {
                 stage: core.stage(&[TargetId(index as u32)]),
             });
         let targets = targets.collect();
-        let channels: [_; 3] = std::array::from_fn(|_| bounded(workers));
-        let (token, tokens) = bounded(2 * workers);
-        let classes = channels.each_ref().map(|(_, receiver)| receiver.clone());
-        let source = Source { classes, tokens };
         let sessions = Arc::new(SessionTable::new(config.limits.session_idle));
-        let ready = channels.map(|(sender, _)| sender);
-        let shell = Shell::new(clock, core, (ready, token), targets, sessions, lifecycle);
+        let ready = ReadyQueue::new(workers);
+        let shell = Shell::new(clock, core, ready, targets, sessions, lifecycle);
         let shell = Arc::new(shell);
-        let threads = Threads::start(&shell, &source, workers)?;
+        let threads = Threads::start(&shell, workers)?;
         Ok(Engine {
             shell,
             planner: Planner::new(config, router),
@@ -289,18 +286,18 @@ impl fmt::Debug for Engine {
 pub struct UnknownProvider(pub String);
 
 impl Threads {
-    fn start(shell: &Arc<Shell>, source: &Source, workers: usize) -> io::Result<Threads> {
+    fn start(shell: &Arc<Shell>, workers: usize) -> io::Result<Threads> {
         let (alive, gone) = bounded::<()>(0);
         let watched = Arc::clone(shell);
         let watchdog = Builder::new()
             .name("pointsman-watchdog".into())
             .spawn(move || watchdog::run(&watched))?;
         let workers = (0..workers).map(|index| {
-            let (shell, source, alive) = (Arc::clone(shell), source.clone(), alive.clone());
+            let (shell, alive) = (Arc::clone(shell), alive.clone());
             Builder::new()
                 .name(format!("pointsman-worker-{index}"))
                 .spawn(move || {
-                    worker::run(&shell, &source);
+                    worker::run(&shell, index);
                     drop(alive);
                 })
         });
@@ -312,7 +309,7 @@ impl Threads {
     }
 
     fn stop(self, shell: &Shell) {
-        shell.send_home(self.workers.len());
+        shell.ready.close();
         // Nothing is ever sent: the wait ends when the last worker drops its end, or the time is up.
         let all_gone = self
             .gone

@@ -15,32 +15,40 @@ use crate::telemetry::{Event, RequestLine, Step};
 
 /// The job's request was received.
 pub(super) fn received(shell: &Shell, job: &LiveJob) {
-    push(shell, job, 0, Step::Received, job.received, None);
+    let received = event(job, 0, Step::Received, job.received, None);
+    shell.lifecycle.push([received]);
 }
 
 /// The core decided that the job waits, or starts, as decision number `seq`.
 pub(super) fn decided(shell: &Shell, job: &LiveJob, seq: u64, step: Step, now: Time) {
     job.moments.decision.store(seq, Ordering::Release);
     let waited = (step == Step::Dequeued).then(|| now.since(job.received));
-    push(shell, job, seq, step, now, waited);
+    shell.lifecycle.push([event(job, seq, step, now, waited)]);
 }
 
-/// The job's worker has come to this step.
-pub(super) fn step(shell: &Shell, job: &LiveJob, step: Step, took: Option<Duration>) {
-    push(
-        shell,
-        job,
-        job.moments.decision.load(Ordering::Acquire),
-        step,
-        shell.clock.now(),
-        took,
-    );
+/// The job's worker, which has its session's slot, begins the call.
+pub(super) fn call_begins(shell: &Shell, job: &LiveJob, now: Time) {
+    let seq = job.moments.decision.load(Ordering::Acquire);
+    let steps = [Step::SessionAllocated, Step::ProviderCallStart];
+    shell
+        .lifecycle
+        .push(steps.map(|step| event(job, seq, step, now, None)));
+}
+
+/// The call is over, and its session's slot is about to go back with the others.
+pub(super) fn call_is_over(shell: &Shell, job: &LiveJob, now: Time, took: Duration) {
+    let seq = job.moments.decision.load(Ordering::Acquire);
+    shell.lifecycle.push([
+        event(job, seq, Step::ProviderCallEnd, now, Some(took)),
+        event(job, seq, Step::SessionReleased, now, None),
+    ]);
 }
 
 /// The core decided that the job has ended, as decision number `seq`.
 pub(super) fn ended(shell: &Shell, job: &LiveJob, seq: u64, end: &JobEnd, now: Time) {
     let step = last_step(&end.verdict);
-    push(shell, job, seq, step, now, Some(end.phases.total));
+    let last = event(job, seq, step, now, Some(end.phases.total));
+    shell.lifecycle.push([last]);
     if !RequestLine::is_wanted() {
         return;
     }
@@ -78,17 +86,13 @@ fn last_step(verdict: &Verdict) -> Step {
     }
 }
 
-fn push(shell: &Shell, job: &LiveJob, seq: u64, step: Step, at: Time, took: Option<Duration>) {
-    shell.lifecycle.push(Event {
+fn event(job: &LiveJob, seq: u64, step: Step, at: Time, took: Option<Duration>) -> Event {
+    Event {
         seq,
         at,
         step,
-        request: Arc::clone(&job.request_id),
-        thread: std::thread::current().name().unwrap_or("unnamed").into(),
-        key: job.owner.key().cloned(),
-        session: job.owner.session().cloned(),
-        provider: job.provider.clone(),
-        model: job.model.clone(),
+        subject: Arc::clone(&job.subject),
+        thread: std::thread::current(),
         took,
-    });
+    }
 }

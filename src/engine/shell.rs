@@ -20,15 +20,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, ThreadId};
 
-use crossbeam::channel::Sender;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::job::Speaker;
 use super::live::LiveJob;
 use super::permit::Permit;
+use super::ready::ReadyQueue;
 use super::report;
 use super::sessions::SessionTable;
 use super::watchdog::Alarm;
@@ -63,11 +63,8 @@ pub(super) struct Shell {
     jobs: Mutex<HashMap<JobId, Arc<LiveJob>>>,
     /// Signalled when the last job has ended.
     empty: Condvar,
-    /// By class. Each holds as many as there are workers, so that sending never blocks.
-    ready: [Sender<Ready>; 3],
-    /// One for each job in `ready`, and one for each worker that is sent home.
-    tokens: Sender<()>,
-    closing: AtomicBool,
+    /// For the workers. There is always room: what is ready has its slots, and those are as many as workers.
+    pub(super) ready: ReadyQueue<Ready>,
     /// The workers' threads: whoever waits for a job on one of them may wait for itself.
     workers: RwLock<HashSet<ThreadId>>,
     pub(super) targets: Vec<Target>,
@@ -81,7 +78,7 @@ impl Shell {
     pub(super) fn new(
         clock: SharedClock,
         core: Core,
-        (ready, tokens): ([Sender<Ready>; 3], Sender<()>),
+        ready: ReadyQueue<Ready>,
         targets: Vec<Target>,
         sessions: Arc<SessionTable>,
         lifecycle: Arc<LifecycleLog>,
@@ -92,8 +89,6 @@ impl Shell {
             jobs: Mutex::new(HashMap::new()),
             empty: Condvar::new(),
             ready,
-            tokens,
-            closing: AtomicBool::new(false),
             workers: RwLock::default(),
             targets,
             alarm: Alarm::new(),
@@ -132,8 +127,8 @@ impl Shell {
         self.carry_out(actions, now, arrival, own);
     }
 
-    /// Whether the worker may make its call.
-    pub(super) fn begin(self: &Arc<Self>, permit: PermitKey, own: JobId) -> bool {
+    /// Whether the worker may make its call, and since when; `None` if not.
+    pub(super) fn begin(self: &Arc<Self>, permit: PermitKey, own: JobId) -> Option<Time> {
         let mut actions = Vec::new();
         let (now, go) = {
             let mut core = self.core.lock();
@@ -141,7 +136,7 @@ impl Shell {
             (now, core.begin(permit, now, &mut actions))
         };
         self.carry_out(actions, now, None, Some(own));
-        go
+        go.then_some(now)
     }
 
     /// Counts this thread among the workers while the returned value lives.
@@ -154,20 +149,6 @@ impl Shell {
     /// Whether this thread is one of the workers.
     pub(super) fn is_worker(&self) -> bool {
         self.workers.read().contains(&thread::current().id())
-    }
-
-    /// Sends `workers` workers home, once they have done what they were given.
-    pub(super) fn send_home(&self, workers: usize) {
-        self.closing.store(true, Ordering::Release);
-        for _ in 0..workers {
-            // There is room: nothing is in flight any more, or the channel holds twice the number of workers.
-            let _ = self.tokens.try_send(());
-        }
-    }
-
-    /// Whether a token without a job is the word to go home.
-    pub(super) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
     }
 
     /// Looks at the core under its lock; `look` must be short and call nobody.
@@ -247,10 +228,8 @@ impl Shell {
             permit,
             attempt,
         };
-        // The workers are gone only when the engine has stopped; the permit in the error then goes back by its drop.
-        if self.ready[class].try_send(ready).is_ok() {
-            let _ = self.tokens.try_send(());
-        }
+        // A permit that found no room would go back by its drop.
+        drop(self.ready.push(class, ready));
     }
 
     fn end(
@@ -261,12 +240,15 @@ impl Shell {
         now: Time,
         speaker: Speaker,
     ) -> Option<Arc<LiveJob>> {
-        let job = self.jobs.lock().remove(&id)?;
+        let (job, is_last) = {
+            let mut jobs = self.jobs.lock();
+            (jobs.remove(&id)?, jobs.is_empty())
+        };
         let end = job.close(ending, now);
         report::ended(self, &job, seq, &end, now);
         job.sink.end(&end, speaker);
         job.keep(end);
-        if self.jobs.lock().is_empty() {
+        if is_last {
             self.empty.notify_all();
         }
         Some(job)

@@ -1,6 +1,6 @@
 //! A worker: takes the most urgent job that may run, makes its one call, gives the permit back.
 //!
-//! A worker never waits for a slot: what is in the ready channels already has its slots, and there are as many workers
+//! A worker never waits for a slot: what is ready already has its slots, and there are as many workers
 //! as can be in flight at once. It waits only for work. A panic in a job ends that job: the permit goes back by its
 //! drop, and the worker goes on.
 
@@ -8,7 +8,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crossbeam::channel::Receiver;
+use crossbeam::sync::Parker;
 
 use super::job::{CallInfo, Phase, Verdict};
 use super::live::LiveJob;
@@ -17,42 +17,13 @@ use super::shell::{Ready, Shell};
 use super::task::{TaskContext, TaskError};
 use crate::admission::Outcome;
 use crate::providers::Provider;
-use crate::telemetry::Step;
 
-/// Where the workers take their jobs from.
-///
-/// Each job in one of the class channels has a token in `tokens`, sent after it: a worker waits for a token on one channel,
-/// which wakes it sooner than waiting on three would, and then takes the most urgent job that is there. There are never
-/// more tokens taken than jobs left, so it finds one; it may have to look twice, when others took what it was about to
-/// take while their own came in where it had looked already.
-#[derive(Debug, Clone)]
-pub(super) struct Source {
-    pub(super) classes: [Receiver<Ready>; 3],
-    pub(super) tokens: Receiver<()>,
-}
-
-/// The thread of one worker.
-pub(super) fn run(shell: &Arc<Shell>, source: &Source) {
+/// The thread of worker number `index`.
+pub(super) fn run(shell: &Arc<Shell>, index: usize) {
     let _enlisted = shell.enlist();
-    while source.tokens.recv().is_ok() {
-        match next(shell, source) {
-            Some(ready) => work(shell, ready),
-            None => return,
-        }
-    }
-}
-
-/// The most urgent job; `None`: go home.
-fn next(shell: &Shell, source: &Source) -> Option<Ready> {
-    loop {
-        let ready = source
-            .classes
-            .iter()
-            .find_map(|class| class.try_recv().ok());
-        if ready.is_some() || shell.is_closing() {
-            return ready;
-        }
-        std::thread::yield_now();
+    let parker = Parker::new();
+    while let Some(ready) = shell.ready.next(index, &parker) {
+        work(shell, ready);
     }
 }
 
@@ -62,11 +33,11 @@ fn work(shell: &Arc<Shell>, ready: Ready) {
         mut permit,
         attempt,
     } = ready;
-    if !shell.begin(permit.key(), job.id) {
+    let Some(begun) = shell.begin(permit.key(), job.id) else {
         return;
-    }
-    job.moments.begin(attempt);
-    report::step(shell, &job, Step::SessionAllocated, None);
+    };
+    job.moments.begin(attempt, begun);
+    report::call_begins(shell, &job, begun);
     let verdict = call(shell, &job, attempt);
     permit.report(if verdict == Verdict::Completed {
         Outcome::Completed
@@ -74,7 +45,6 @@ fn work(shell: &Arc<Shell>, ready: Ready) {
         Outcome::Failed
     });
     *job.word.lock() = Some(verdict);
-    report::step(shell, &job, Step::SessionReleased, None);
     drop(permit);
 }
 
@@ -89,16 +59,16 @@ fn call(shell: &Shell, job: &LiveJob, attempt: u32) -> Verdict {
         attempt,
     };
     let provider = &*shell.targets[job.target].provider;
-    report::step(shell, job, Step::ProviderCallStart, None);
     let called = catch_unwind(AssertUnwindSafe(|| {
         job.sink.call(&info);
         task.call(&context(job, &info, provider))
     }));
     // The task's drop is its author's code as well.
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(task)));
-    job.moments.end_call();
-    let took = job.moments.phases(job.received, shell.clock.now()).upstream;
-    report::step(shell, job, Step::ProviderCallEnd, Some(took));
+    let now = shell.clock.now();
+    job.moments.end_call(now);
+    let took = job.moments.phases(job.received, now).upstream;
+    report::call_is_over(shell, job, now, took);
     match called.and_then(|result| dropped.map(|()| result)) {
         Ok(result) => verdict(result, job.moments.phase()),
         Err(panic) => Verdict::Panicked(message(&*panic)),

@@ -169,7 +169,7 @@ impl ApiError {
             Response::new(self.status).with_body("application/json", self.json(pointsman));
         if let Some(wait) = self.retry_after {
             let seconds = wait.as_millis().div_ceil(1000).max(1);
-            response = response.with_header("Retry-After", &seconds.to_string());
+            response = response.with_header("Retry-After", seconds);
         }
         if let Some(allow) = &self.allow {
             response = response.with_header("Allow", allow);

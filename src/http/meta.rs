@@ -1,14 +1,16 @@
 //! What an answer says of itself: the headers, and the body's `pointsman` object with the same.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::Serialize;
 use serde_json::{Value, json};
-use tiny_http::Header;
 
-use super::status::phases;
+use super::status::PhaseSeconds;
 use crate::chat::Piece;
-use crate::door::header;
+use crate::door::Headers;
 use crate::engine::{CallInfo, JobEnd, Phases, Plan};
 
 /// What is known of a request from its plan, and of its call once there is one.
@@ -50,59 +52,90 @@ impl Meta {
         }
     }
 
-    /// The headers; with `Server-Timing` once the request has ended.
-    pub(super) fn headers(&self, end: Option<&JobEnd>) -> Vec<Header> {
+    /// Adds the headers; with `Server-Timing` once the request has ended.
+    pub(super) fn add_headers(&self, end: Option<&JobEnd>, headers: &mut Headers) {
         let told = self.told.lock();
-        let mut headers = vec![
-            header("X-Request-Id", &self.request_id),
-            header("X-Session-Id", &self.session_id),
-            header("X-Provider", &self.plan.provider),
-            header("X-Model", &self.plan.model),
-            header("X-Attempts", &told.attempts.to_string()),
-            header("X-Timeout", &self.plan.timeout_text),
-        ];
+        headers.add("X-Request-Id", &self.request_id);
+        headers.add("X-Session-Id", &self.session_id);
+        headers.add("X-Provider", &self.plan.provider);
+        headers.add("X-Model", &self.plan.model);
+        headers.add("X-Attempts", told.attempts);
+        headers.add("X-Timeout", &self.plan.timeout_text);
         if !told.dropped.is_empty() {
-            headers.push(header("X-Dropped-Params", &told.dropped.join(", ")));
+            headers.add("X-Dropped-Params", told.dropped.join(", "));
         }
         if let Some(end) = end {
-            headers.push(header("Server-Timing", &server_timing(&end.phases)));
+            headers.add("Server-Timing", ServerTiming(&end.phases));
         }
-        headers
     }
 
     /// The `pointsman` object.
     pub(super) fn object(&self, end: Option<&JobEnd>) -> Value {
+        self.describe(end, |object| json!(object))
+    }
+
+    /// The same for whoever only writes it down.
+    pub(super) fn describe<T>(
+        &self,
+        end: Option<&JobEnd>,
+        write: impl FnOnce(&Object<'_>) -> T,
+    ) -> T {
         let told = self.told.lock();
-        let mut object = json!({
-            "request_id": &*self.request_id,
-            "session_id": self.session_id,
-            "provider": &*self.plan.provider,
-            "model": &*self.plan.model,
-            "route": &*self.plan.route_reason,
-            "attempts": told.attempts,
-            "timeout": &*self.plan.timeout_text,
-        });
-        if !told.dropped.is_empty() {
-            object["dropped_params"] = json!(told.dropped);
-        }
-        if let Some(end) = end {
-            object["phases"] = phases(&end.phases);
-        }
-        object
+        write(&Object {
+            request_id: &self.request_id,
+            session_id: &self.session_id,
+            provider: &self.plan.provider,
+            model: &self.plan.model,
+            route: &self.plan.route_reason,
+            attempts: told.attempts,
+            timeout: &self.plan.timeout_text,
+            dropped_params: &told.dropped,
+            phases: end.map(|end| PhaseSeconds::from(&end.phases)),
+        })
     }
 }
 
+/// The `pointsman` object of a body.
+#[derive(Debug, Serialize)]
+pub(super) struct Object<'a> {
+    request_id: &'a str,
+    session_id: &'a str,
+    provider: &'a str,
+    model: &'a str,
+    route: &'a str,
+    attempts: u32,
+    timeout: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    dropped_params: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phases: Option<PhaseSeconds>,
+}
+
 /// The `Server-Timing` header: milliseconds.
-fn server_timing(phases: &Phases) -> String {
-    let parts = [
-        ("queue", phases.queue),
-        ("connect", phases.connect),
-        ("first_byte", phases.first_byte),
-        ("upstream", phases.upstream),
-        ("total", phases.total),
-    ];
-    let part = |(name, length): (&str, std::time::Duration)| {
-        format!("{name};dur={:.1}", length.as_secs_f64() * 1000.0)
-    };
-    parts.map(part).join(", ")
+struct ServerTiming<'a>(&'a Phases);
+
+impl fmt::Display for ServerTiming<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Phases {
+            queue,
+            connect,
+            first_byte,
+            upstream,
+            total,
+        } = *self.0;
+        let ms = |length: Duration| length.as_secs_f64() * 1000.0;
+        write!(
+            f,
+            "queue;dur={:.1}, connect;dur={:.1}, ",
+            ms(queue),
+            ms(connect)
+        )?;
+        write!(f, "first_byte;dur={:.1}, ", ms(first_byte))?;
+        write!(
+            f,
+            "upstream;dur={:.1}, total;dur={:.1}",
+            ms(upstream),
+            ms(total)
+        )
+    }
 }

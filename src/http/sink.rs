@@ -19,7 +19,7 @@ use super::meta::Meta;
 use crate::cancel::CancelReason;
 use crate::chat::{Piece, ReplyBuilder};
 use crate::clock::{SharedClock, Time};
-use crate::door::{Exchange, Progress, Response, Wake, header};
+use crate::door::{Exchange, Headers, Progress, Response, Wake};
 use crate::engine::{CallInfo, JobEnd, JobHandle, Sink, SinkGone, Speaker, Verdict};
 use crate::wire::{StreamEncoder, comment, reply_json};
 
@@ -152,18 +152,19 @@ impl ChatSink {
     }
 
     fn finish_well(&self, speech: &mut Speech, end: &JobEnd) -> std::io::Result<()> {
-        let object = self.meta.object(Some(end));
         match &mut speech.form {
             Form::Whole(builder) => {
                 let reply = std::mem::take(builder).finish();
-                let mut response = Response::new(200)
-                    .with_body("application/json", reply_json(&reply, Some(&object)));
-                response.headers.extend(self.meta.headers(Some(end)));
+                let body = self
+                    .meta
+                    .describe(Some(end), |ours| reply_json(&reply, Some(ours)));
+                let mut response = Response::new(200).with_body("application/json", body);
+                self.meta.add_headers(Some(end), &mut response.headers);
                 self.exchange.reply(response)
             }
             Form::Stream(encoder) => {
                 let mut text = Vec::new();
-                encoder.end(Some(&object), &mut text);
+                encoder.end(Some(&self.meta.object(Some(end))), &mut text);
                 self.say(speech, &text)?;
                 self.exchange.finish()
             }
@@ -173,7 +174,7 @@ impl ChatSink {
     /// An error in place of an answer.
     fn refuse(&self, error: &ApiError, end: &JobEnd) -> Response {
         let mut response = error.response(Some(&self.meta.object(Some(end))));
-        response.headers.extend(self.meta.headers(Some(end)));
+        self.meta.add_headers(Some(end), &mut response.headers);
         response
     }
 
@@ -192,9 +193,10 @@ impl ChatSink {
             return Ok(());
         }
         if self.exchange.progress() == Progress::Unsent {
-            let mut headers = self.meta.headers(None);
-            headers.push(header("Content-Type", "text/event-stream"));
-            headers.push(header("Cache-Control", "no-cache"));
+            let mut headers = Headers::default();
+            self.meta.add_headers(None, &mut headers);
+            headers.add("Content-Type", "text/event-stream");
+            headers.add("Cache-Control", "no-cache");
             self.exchange.start(200.into(), &headers)?;
         }
         speech.last = self.clock.now();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
@@ -86,7 +87,7 @@ impl Api {
     pub(super) fn request(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
         let now = self.clock.now();
         let mut events = self.lifecycle.of_request(visit.rest(), now);
-        events.retain(|event| visit.caller.may_see(event.key.as_deref()));
+        events.retain(|event| visit.caller.may_see(event.subject.key.as_deref()));
         if events.is_empty() {
             return Err(ApiError::not_found(format!(
                 "no request {:?} is remembered",
@@ -101,11 +102,11 @@ impl Api {
                     "step": event.step.name(),
                     "ago_s": seconds(now.since(event.at)),
                     "took_s": event.took.map(seconds),
-                    "thread": &*event.thread,
-                    "key": event.key.as_deref(),
-                    "session": event.session.as_deref(),
-                    "provider": event.provider.as_deref(),
-                    "model": event.model.as_deref(),
+                    "thread": event.thread.name(),
+                    "key": event.subject.key.as_deref(),
+                    "session": event.subject.session.as_deref(),
+                    "provider": event.subject.provider.as_deref(),
+                    "model": event.subject.model.as_deref(),
                 })
             })
             .collect();
@@ -163,14 +164,25 @@ impl Api {
 }
 
 /// Where the time went, as answers and pages have it: seconds.
-pub(super) fn phases(phases: &Phases) -> Value {
-    json!({
-        "queue_s": seconds(phases.queue),
-        "connect_s": seconds(phases.connect),
-        "first_byte_s": seconds(phases.first_byte),
-        "upstream_s": seconds(phases.upstream),
-        "total_s": seconds(phases.total),
-    })
+#[derive(Debug, Serialize)]
+pub(super) struct PhaseSeconds {
+    queue_s: f64,
+    connect_s: f64,
+    first_byte_s: f64,
+    upstream_s: f64,
+    total_s: f64,
+}
+
+impl From<&Phases> for PhaseSeconds {
+    fn from(phases: &Phases) -> Self {
+        PhaseSeconds {
+            queue_s: seconds(phases.queue),
+            connect_s: seconds(phases.connect),
+            first_byte_s: seconds(phases.first_byte),
+            upstream_s: seconds(phases.upstream),
+            total_s: seconds(phases.total),
+        }
+    }
 }
 
 fn classes(snapshot: &Snapshot) -> Value {
@@ -197,7 +209,7 @@ fn request(view: &RequestView) -> Value {
         "attempt": view.call.as_ref().map_or(0, |call| call.attempt),
         "age_s": seconds(view.age),
         "deadline_in_s": seconds(view.left),
-        "phases": phases(&view.phases),
+        "phases": PhaseSeconds::from(&view.phases),
     })
 }
 

@@ -10,14 +10,15 @@
 //!
 //! # Cost
 //!
-//! Every request pushes some ten events from the threads that carry it, so a push takes one short lock: it writes one
-//! entry, takes at most [`EVICT`] old ones out, and drops those after the lock is released. Nothing is allocated
-//! but the ring itself as it first fills. A reader walks the ring in slices of [`SLICE`] entries and lets go of the lock
+//! Every request pushes some ten events from the threads that carry it, so a push takes one short lock, for all steps
+//! that come together: it writes their entries, takes at most [`EVICT`] old ones out for each, and drops those after the
+//! lock is released. Nothing is allocated but the ring itself as it first fills. A reader walks the ring in slices of [`SLICE`] entries and lets go of the lock
 //! between them; entries are numbered from the first that was ever pushed, so a slice that was evicted meanwhile is
 //! skipped, and none is read twice.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::thread::Thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -25,7 +26,7 @@ use parking_lot::Mutex;
 use crate::clock::Time;
 use crate::config::Telemetry;
 
-/// How many old events one push takes out: more than one, so that what is too old goes although only pushes do it.
+/// How many old events each new one takes out: more than one, so that what is too old goes although only pushes do it.
 const EVICT: usize = 2;
 /// How many events a reader looks at under one lock.
 const SLICE: u64 = 256;
@@ -111,8 +112,8 @@ impl Step {
     }
 }
 
-/// One step of one request. Names are shared, so that an event costs no allocation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One step of one request. What the steps of a request have in common is shared, so that an event costs no allocation.
+#[derive(Debug, Clone)]
 pub struct Event {
     /// The number of the decision that it follows from, given by the admission core; 0 before the first.
     pub seq: u64,
@@ -120,20 +121,27 @@ pub struct Event {
     pub at: Time,
     /// What happened.
     pub step: Step,
+    /// Whose step it is.
+    pub subject: Arc<Subject>,
+    /// The thread that it happened on.
+    pub thread: Thread,
+    /// How long that took which ends with this step: the wait in line, the call, at an end the whole request.
+    pub took: Option<Duration>,
+}
+
+/// A request as its steps know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
     /// The request's id.
     pub request: Arc<str>,
-    /// The name of the thread that it happened on.
-    pub thread: Arc<str>,
-    /// The name of the API key that the request came under, if it came under one.
+    /// The name of the API key that it came under, if it came under one.
     pub key: Option<Arc<str>>,
-    /// The client session, where the request names one.
+    /// The client session, where it names one.
     pub session: Option<Arc<str>>,
     /// The provider, once it is chosen.
     pub provider: Option<Arc<str>>,
     /// The provider's name of the model, once it is chosen.
     pub model: Option<Arc<str>>,
-    /// How long that took which ends with this step: the wait in line, the call, at an end the whole request.
-    pub took: Option<Duration>,
 }
 
 /// The latest steps of all requests, and counts of all that ever were.
@@ -180,22 +188,23 @@ impl LifecycleLog {
         }
     }
 
-    /// Records an event, and forgets old ones: whatever no longer has room, and a few of those that are too old.
-    pub fn push(&self, event: Event) {
-        let horizon = event.at - self.max_age;
+    /// Records events that come together, and forgets old ones: whatever no longer has room, and a few of those that are
+    /// too old.
+    pub fn push<const N: usize>(&self, events: [Event; N]) {
         // Declared before the guard, so that what is forgotten is dropped after the lock is released.
-        let mut forgotten = [const { None }; EVICT];
+        let mut forgotten = [const { [const { None }; EVICT] }; N];
         let mut ring = self.ring.lock();
-        ring.statistics.count(event.step);
-        ring.events.push_back(event);
-        for slot in &mut forgotten {
-            *slot = ring.evict(self.max_events, horizon);
+        for (event, places) in events.into_iter().zip(&mut forgotten) {
+            let horizon = event.at - self.max_age;
+            ring.statistics.count(event.step);
+            ring.events.push_back(event);
+            places.fill_with(|| ring.evict(self.max_events, horizon));
         }
     }
 
     /// The events of a request that are not too old at `now`, in order.
     pub fn of_request(&self, id: &str, now: Time) -> Vec<Event> {
-        let mut found = self.select(now, |event| &*event.request == id);
+        let mut found = self.select(now, |event| &*event.subject.request == id);
         found.sort_by_key(|event| (event.seq, event.step, event.at));
         found
     }
@@ -296,12 +305,14 @@ mod tests {
             seq,
             at: Time::ZERO + SECOND * at_s,
             step,
-            request: request.into(),
-            thread: "pointsman-test".into(),
-            key: None,
-            session: None,
-            provider: None,
-            model: None,
+            subject: Arc::new(Subject {
+                request: request.into(),
+                key: None,
+                session: None,
+                provider: None,
+                model: None,
+            }),
+            thread: std::thread::current(),
             took: None,
         }
     }
@@ -329,11 +340,11 @@ mod tests {
             (4, Step::SessionReleased),
             (4, Step::SessionAllocated),
         ] {
-            log.push(event("a", seq, 1, step));
-            log.push(event("b", seq, 1, step));
+            log.push([event("a", seq, 1, step)]);
+            log.push([event("b", seq, 1, step)]);
         }
         let found = log.of_request("a", Time::ZERO);
-        assert!(found.iter().all(|event| &*event.request == "a"));
+        assert!(found.iter().all(|event| &*event.subject.request == "a"));
         let expected = [
             Step::Received,
             Step::Queued,
@@ -355,7 +366,7 @@ mod tests {
             (3, Step::ProviderCallStart),
             (3, Step::ProviderCallEnd),
         ] {
-            log.push(event("a", seq, 1, step));
+            log.push([event("a", seq, 1, step)]);
         }
         let found = log.of_request("a", Time::ZERO);
         let seqs: Vec<u64> = found.iter().map(|event| event.seq).collect();
@@ -366,7 +377,7 @@ mod tests {
     fn the_oldest_events_go_when_there_are_too_many() {
         let log = log(3, SECOND * 60);
         for at in 0..5 {
-            log.push(event("a", 0, at, Step::Queued));
+            log.push([event("a", 0, at, Step::Queued)]);
         }
         assert_eq!(seconds(&log.events(Time::ZERO)), [2, 3, 4]);
         assert_eq!(log.statistics().forgotten, 2);
@@ -376,21 +387,21 @@ mod tests {
     fn events_that_are_too_old_go_by_and_by_and_are_never_shown() {
         let log = log(100, SECOND * 10);
         for at in 0..4 {
-            log.push(event("a", 0, at, Step::Queued));
+            log.push([event("a", 0, at, Step::Queued)]);
         }
-        log.push(event("a", 0, 100, Step::Queued));
+        log.push([event("a", 0, 100, Step::Queued)]);
         assert_eq!(log.statistics().forgotten, 2, "a push takes out two");
         let now = Time::ZERO + SECOND * 100;
         assert_eq!(seconds(&log.of_request("a", now)), [100]);
         assert_eq!(seconds(&log.events(now)), [100]);
-        log.push(event("a", 0, 101, Step::Queued));
+        log.push([event("a", 0, 101, Step::Queued)]);
         assert_eq!(log.statistics().forgotten, 4);
     }
 
     #[test]
     fn an_event_is_kept_until_it_is_older_than_the_age() {
         let log = log(100, SECOND * 10);
-        log.push(event("a", 0, 5, Step::Queued));
+        log.push([event("a", 0, 5, Step::Queued)]);
         let at = |seconds: u32| log.events(Time::ZERO + SECOND * seconds).len();
         assert_eq!((at(15), at(16)), (1, 0));
     }
@@ -398,7 +409,7 @@ mod tests {
     #[test]
     fn a_log_without_room_still_counts() {
         let log = log(0, SECOND);
-        log.push(event("a", 0, 0, Step::Received));
+        log.push([event("a", 0, 0, Step::Received)]);
         assert!(log.events(Time::ZERO).is_empty());
         assert_eq!(log.statistics().received, 1);
     }
@@ -408,7 +419,7 @@ mod tests {
         let many = 3 * usize::try_from(SLICE).expect("small") + 1;
         let log = log(many, SECOND * 60);
         for seq in 0..many + 5 {
-            log.push(event("a", seq as u64, 0, Step::Queued));
+            log.push([event("a", seq as u64, 0, Step::Queued)]);
         }
         let found = log.of_request("a", Time::ZERO);
         let seqs: Vec<u64> = found.iter().map(|event| event.seq).collect();
@@ -422,12 +433,12 @@ mod tests {
         let ends = Step::ALL.into_iter().filter(|step| step.is_end());
         for (at, end) in ends.enumerate() {
             for _ in 0..=at {
-                log.push(event("a", 0, 0, Step::Received));
-                log.push(event("a", 1, 0, Step::Queued));
-                log.push(event("a", 2, 0, end));
+                log.push([event("a", 0, 0, Step::Received)]);
+                log.push([event("a", 1, 0, Step::Queued)]);
+                log.push([event("a", 2, 0, end)]);
             }
         }
-        log.push(event("b", 0, 0, Step::Received));
+        log.push([event("b", 0, 0, Step::Received)]);
         let expected = Statistics {
             received: 16,
             active: 1,
@@ -445,9 +456,9 @@ mod tests {
     #[test]
     fn an_end_recorded_before_its_receipt_leaves_nothing_active() {
         let log = log(10, SECOND);
-        log.push(event("a", 5, 0, Step::Refused));
+        log.push([event("a", 5, 0, Step::Refused)]);
         assert_eq!(log.statistics().active, 0);
-        log.push(event("a", 0, 0, Step::Received));
+        log.push([event("a", 0, 0, Step::Received)]);
         assert_eq!(log.statistics().active, 0);
     }
 
@@ -460,7 +471,7 @@ mod tests {
                 let log = &log;
                 scope.spawn(move || {
                     for seq in 0..each {
-                        log.push(event("a", thread * each + seq, 0, Step::Queued));
+                        log.push([event("a", thread * each + seq, 0, Step::Queued)]);
                     }
                 });
             }

@@ -7,5 +7,5 @@
 mod lifecycle;
 mod log_line;
 
-pub use lifecycle::{Event, LifecycleLog, Statistics, Step};
+pub use lifecycle::{Event, LifecycleLog, Statistics, Step, Subject};
 pub use log_line::RequestLine;

@@ -61,7 +61,9 @@ pub fn parse_reply(body: &[u8]) -> Result<ChatReply, AnswerError> {
     }
     let at = Place::Root.key("choices");
     let choices = choices.ok_or_else(|| at.missing("an array of answers"))?;
-    for (i, value) in array(choices, &at)?.into_iter().enumerate() {
+    let choices = array(choices, &at)?;
+    reply.choices.reserve_exact(choices.len());
+    for (i, value) in choices.into_iter().enumerate() {
         let choice = read_choice(value, &at.index(i), i, &mut reply.usage)?;
         reply.choices.push(choice);
     }
@@ -206,7 +208,7 @@ mod tests {
     fn an_answer_survives_being_read_and_written() {
         for body in [KIMI, GLM] {
             let once = parse_reply(body).expect("an answer");
-            let again = parse_reply(&reply_json(&once, None)).expect("an answer");
+            let again = parse_reply(&reply_json(&once, None::<&Value>)).expect("an answer");
             assert_eq!(once, again);
         }
     }

@@ -23,16 +23,16 @@ pub(super) fn write(value: &(impl Serialize + ?Sized), out: &mut Vec<u8>) {
 }
 
 /// A whole answer as a body, with our own object beside it.
-pub fn reply_json(reply: &ChatReply, pointsman: Option<&Value>) -> Vec<u8> {
+pub fn reply_json(reply: &ChatReply, pointsman: Option<&impl Serialize>) -> Vec<u8> {
     to_vec(&ReplyOut { reply, pointsman })
 }
 
-struct ReplyOut<'a> {
+struct ReplyOut<'a, P> {
     reply: &'a ChatReply,
-    pointsman: Option<&'a Value>,
+    pointsman: Option<&'a P>,
 }
 
-impl Serialize for ReplyOut<'_> {
+impl<P: Serialize> Serialize for ReplyOut<'_, P> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let reply = self.reply;
         let mut map = serializer.serialize_map(None)?;

@@ -1,7 +1,7 @@
 //! Several requests on one connection, and when there are no more.
 
 use super::support::{Client, Scripted, config, echo, field, open};
-use crate::door::{Response, StatusCode};
+use crate::door::{Headers, Response, StatusCode};
 
 #[test]
 fn pipelined_requests_are_answered_in_order() {
@@ -86,7 +86,9 @@ fn a_status_without_body_has_none_and_no_length() {
                 .reply(Response::new(204).with_body("text/plain", "lost"))
                 .expect("sent"),
             "/stream" => {
-                exchange.start(StatusCode(304), &[]).expect("sent");
+                exchange
+                    .start(StatusCode(304), &Headers::default())
+                    .expect("sent");
                 exchange.write(b"lost").expect("swallowed");
                 exchange.finish().expect("sent");
             }
@@ -110,7 +112,9 @@ fn a_panic_ends_one_connection_and_no_thread() {
         Scripted::new(|request, exchange| match request.head.path.as_str() {
             "/panic" => panic!("as the test wants"),
             "/late" => {
-                exchange.start(StatusCode(200), &[]).expect("sent");
+                exchange
+                    .start(StatusCode(200), &Headers::default())
+                    .expect("sent");
                 panic!("as the test wants");
             }
             "/silent" => {}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::support::{Client, PATIENCE, Scripted, config, eventually, open};
 use crate::clock::{SystemClock, Time};
 use crate::config::{Listen, Server};
-use crate::door::{Door, Exchange, Progress, Response, StatusCode, Wake};
+use crate::door::{Door, Exchange, Headers, Progress, Response, StatusCode, Wake};
 
 /// A door whose handler waits once, says why it woke, and answers if nobody did.
 struct Waiting {
@@ -199,7 +199,9 @@ fn the_end_wakes_the_thread_when_the_connection_is_to_close() {
     let mut client = Client::connect(&door);
     client.say("GET / HTTP/1.0\r\n\r\n");
     let exchange = exchanges.recv_timeout(PATIENCE).expect("handled");
-    exchange.start(StatusCode(200), &[]).expect("sent");
+    exchange
+        .start(StatusCode(200), &Headers::default())
+        .expect("sent");
     exchange.finish().expect("sent");
     client.hear_head();
     client.expect_close();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::support::{Client, PATIENCE, Scripted, config, field, open};
 use crate::clock::Time;
-use crate::door::{Exchange, Progress, Response, StatusCode, Wake, header};
+use crate::door::{Exchange, Headers, Progress, Response, StatusCode, Wake};
 
 /// A handler that hands its exchange to the test and keeps it until the answer is over.
 fn handed_out() -> (std::sync::Arc<Scripted>, mpsc::Receiver<Exchange>) {
@@ -30,7 +30,8 @@ fn each_piece_reaches_the_client_at_once() {
     let mut client = Client::connect(&door);
     client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     let exchange = exchanges.recv_timeout(PATIENCE).expect("handled");
-    let kind = [header("Content-Type", "text/event-stream")];
+    let mut kind = Headers::default();
+    kind.add("Content-Type", "text/event-stream");
     exchange.start(StatusCode(200), &kind).expect("sent");
     let head = client.hear_head();
     assert_eq!(field(&head, "content-type"), Some("text/event-stream"));
@@ -63,7 +64,9 @@ fn an_old_client_gets_a_stream_that_the_end_closes() {
     let mut client = Client::connect(&door);
     client.say("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     let exchange = exchanges.recv_timeout(PATIENCE).expect("handled");
-    exchange.start(StatusCode(200), &[]).expect("sent");
+    exchange
+        .start(StatusCode(200), &Headers::default())
+        .expect("sent");
     let head = client.hear_head();
     assert_eq!(field(&head, "connection"), Some("close"));
     assert_eq!(field(&head, "transfer-encoding"), None);
@@ -81,7 +84,9 @@ fn an_aborted_stream_never_looks_finished() {
         let mut client = Client::connect(&door);
         client.say(format!("GET / HTTP/{version}\r\nHost: a\r\n\r\n"));
         let exchange = exchanges.recv_timeout(PATIENCE).expect("handled");
-        exchange.start(StatusCode(200), &[]).expect("sent");
+        exchange
+            .start(StatusCode(200), &Headers::default())
+            .expect("sent");
         client.hear_head();
         exchange.abort();
         match client.rest() {
@@ -104,7 +109,9 @@ fn abort_ends_a_write_that_the_client_does_not_take() {
     let mut client = Client::connect(&door);
     client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     let exchange = exchanges.recv_timeout(PATIENCE).expect("handled");
-    exchange.start(StatusCode(200), &[]).expect("sent");
+    exchange
+        .start(StatusCode(200), &Headers::default())
+        .expect("sent");
     let (blocked, writer) = (exchange.clone(), exchange.clone());
     let writer = std::thread::Builder::new()
         .name("test-writer".into())
@@ -182,7 +189,7 @@ fn only_one_answer_is_given_and_the_next_exchange_is_safe_from_the_last() {
     first.notify();
     for error in [
         first.reply(Response::new(500)),
-        first.start(StatusCode(500), &[]),
+        first.start(StatusCode(500), &Headers::default()),
         first.write(b"x"),
         first.finish(),
     ] {
@@ -205,7 +212,9 @@ fn whoever_has_the_floor_speaks_alone() {
     let mut floor = exchange.seize().expect("nobody speaks");
     assert!(exchange.seize().is_none(), "one speaks");
     assert_eq!(floor.progress(), Progress::Unsent);
-    floor.start(StatusCode(200), &[]).expect("sent");
+    floor
+        .start(StatusCode(200), &Headers::default())
+        .expect("sent");
     floor.write(b"last words").expect("sent");
     floor.finish().expect("sent");
     drop(floor);

@@ -7,9 +7,11 @@
 //! Nobody waits here. A call comes with its provider's permit, and there are at least as many places as permits;
 //! a call over the bound (a reclaimed one may still be closing) is served all the same and its connection not kept.
 //!
-//! The last connection given back is the first one taken: the rest can grow old and go. Old ones are looked for
-//! whenever one is taken or given back. Sockets are closed outside the lock.
+//! The last connection given back is the first one taken: the rest can grow old and go. Those that have idled too long,
+//! or are too many, are at the other end, where they are looked for whenever one is taken or given back; one that is too
+//! old in all is not taken up again. So no call pays for more than it closes. Sockets are closed outside the lock.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -64,7 +66,7 @@ pub(super) struct Pool {
 #[derive(Debug, Default)]
 struct Books {
     /// The one given back last is the last.
-    idle: Vec<Client>,
+    idle: VecDeque<Client>,
     stats: PoolStats,
 }
 
@@ -99,8 +101,17 @@ impl Pool {
             let mut books = self.books.lock();
             books.stats.checkouts += 1;
             books.stats.active += 1;
-            let old = self.retire(&mut books, now);
-            (books.idle.pop(), old)
+            let mut old = self.retire(&mut books, now);
+            let mut client = books.idle.pop_back();
+            while client
+                .as_ref()
+                .is_some_and(|client| self.is_old(client, now))
+            {
+                books.stats.recycled += 1;
+                old.extend(client);
+                client = books.idle.pop_back();
+            }
+            (client, old)
         };
         drop(old);
         Lease {
@@ -126,7 +137,7 @@ impl Pool {
         books.stats.checkins += 1;
         books.stats.active -= 1;
         if kept {
-            books.idle.push(client);
+            books.idle.push_back(client);
         } else {
             books.stats.failed += 1;
         }
@@ -135,21 +146,18 @@ impl Pool {
         drop(old);
     }
 
-    /// Takes out what is too old or too many, the oldest first.
+    /// Takes out what has idled longest while it is too old or one too many.
     fn retire(&self, books: &mut Books, now: Time) -> Vec<Client> {
         let places = self
             .limits
             .max_connections
             .saturating_sub(books.stats.active);
-        let mut surplus = books.idle.len().saturating_sub(places);
-        let old: Vec<Client> = books
-            .idle
-            .extract_if(.., |client| {
-                let too_many = surplus > 0;
-                surplus = surplus.saturating_sub(1);
-                too_many || self.is_old(client, now)
-            })
-            .collect();
+        let mut old = Vec::new();
+        while let Some(oldest) = books.idle.front()
+            && (books.idle.len() > places || self.is_old(oldest, now))
+        {
+            old.extend(books.idle.pop_front());
+        }
         books.stats.recycled += old.len() as u64;
         old
     }
