@@ -15,7 +15,7 @@ use super::exchange::Exchange;
 use super::pool::Lease;
 
 /// Bytes of one read.
-const BUFFER_BYTES: usize = 8 * 1024;
+const BUFFER_BYTES: usize = 4 * 1024;
 /// Bytes of a body that are taken; the rest is malformed. The longest answers are a few MiB.
 const MAX_BODY_BYTES: u64 = 64 << 20;
 /// How long, and for how many bytes, [`Answer::finish`] waits for the body's end.

@@ -28,10 +28,10 @@ use crate::config;
 use super::names::Names;
 use super::socket::{EarConnector, SharedTls, Slot, SocketConnector};
 
-/// Bytes of each of a connection's buffers. The client's default of 128 KiB would be 256 MiB at 1,000 calls in flight.
-const BUFFER_BYTES: usize = 16 * 1024;
+/// Bytes of each of a connection's two buffers. The client's default of 128 KiB would be 256 MiB at 1,000 calls in flight.
+const BUFFER_BYTES: usize = 8 * 1024;
 /// Bytes of an answer's head; less than the buffer, so that one too long is told from one cut off.
-const HEAD_BYTES: usize = 15 * 1024;
+const HEAD_BYTES: usize = 7 * 1024;
 
 /// What the pool has done and holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
