@@ -61,6 +61,7 @@
 //! | [`gateway`] | all of it as one value: built bottom-up, stopped top-down |
 //! | [`loadtest`] | load on a running server, and what became of it. A client: never sees the engine |
 //! | [`cli`] | the program |
+//! | `fuzz` | for tests and fuzzers only: what must hold whatever anybody sends |
 //!
 //! # Invariants
 //!
@@ -111,6 +112,10 @@ pub mod gateway;
 pub mod loadtest;
 
 pub mod cli;
+
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 
 pub use cancel::{CancelReason, CancelToken};
 pub use chat::{ChatReply, ChatRequest, Piece};

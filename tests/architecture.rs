@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use source::Source;
 
 /// Who may use whom, lowest layer first: a part, and the parts that it may use. A part that isn't built yet may have
-/// a row. `main` is the program's root, `lib.rs` is the map and may name everything.
+/// a row. `fuzz` is for tests. `main` is the program's root, `lib.rs` is the map and may name everything.
 const TABLE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("cancel", &[]),
@@ -128,6 +128,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "loadtest",
         ],
     ),
+    ("fuzz", &["wire", "door"]),
     ("main", &["cli"]),
     ("lib", &[]),
 ];
@@ -158,7 +159,10 @@ fn find_rust(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in entries {
         let path = entry.expect("a readable folder").path();
         if path.is_dir() {
-            find_rust(&path, files);
+            // What cargo built there is nobody's source.
+            if !path.ends_with("target") {
+                find_rust(&path, files);
+            }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             files.push(path);
         }

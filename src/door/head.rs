@@ -50,9 +50,11 @@ impl Refusal {
     }
 }
 
-/// Looks for the end of a head in bytes that grow; no byte is looked at twice.
-#[derive(Debug, Default)]
+/// Looks for the end of a head in bytes that grow; no byte is looked at twice, and none beyond the limit at all:
+/// what is said of a head must not depend on how much of it came in one read.
+#[derive(Debug)]
 pub(super) struct Scanner {
+    max_head: usize,
     seen: usize,
     line_start: usize,
     /// Where the head begins: empty lines before it are passed over (RFC 9112, 2.2).
@@ -60,11 +62,22 @@ pub(super) struct Scanner {
 }
 
 impl Scanner {
+    /// For a head of at most `max_head` bytes, empty lines before it included.
+    pub(super) fn new(max_head: usize) -> Self {
+        Scanner {
+            max_head,
+            seen: 0,
+            line_start: 0,
+            start: None,
+        }
+    }
+
     /// The bytes of the whole head, once they are all there.
     ///
     /// # Errors
-    /// A line end that is not CR LF.
-    pub(super) fn find(&mut self, bytes: &[u8]) -> Result<Option<std::ops::Range<usize>>, Refusal> {
+    /// A line end that is not CR LF; a head that is too long.
+    pub(super) fn find(&mut self, all: &[u8]) -> Result<Option<std::ops::Range<usize>>, Refusal> {
+        let bytes = &all[..all.len().min(self.max_head)];
         while let Some(offset) = bytes[self.seen..].iter().position(|&byte| byte == b'\n') {
             let end = self.seen + offset;
             if end == self.line_start || bytes[end - 1] != b'\r' {
@@ -82,7 +95,10 @@ impl Scanner {
             self.line_start = self.seen;
         }
         self.seen = bytes.len();
-        Ok(None)
+        match bytes.len() < all.len() {
+            true => Err(Refusal::HeadTooLarge("too many bytes")),
+            false => Ok(None),
+        }
     }
 }
 
@@ -140,10 +156,9 @@ fn refusal(error: httparse::Error, bytes: &[u8]) -> Refusal {
 
 /// Whether the request line ends in a well-formed version, so that it is only not ours.
 fn names_a_version(bytes: &[u8]) -> bool {
-    let line = bytes
-        .split(|&byte| byte == b'\r')
-        .next()
-        .unwrap_or_default();
+    let line = bytes.split(|&byte| byte == b'\n').next();
+    let line = line.and_then(|line| line.strip_suffix(b"\r"));
+    let line = line.unwrap_or_default();
     let words: Vec<_> = line.split(|&byte| byte == b' ').collect();
     matches!(words[..], [_, _, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]]
         if major.is_ascii_digit() && minor.is_ascii_digit())
@@ -223,7 +238,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Head, u16> {
-        let found = Scanner::default()
+        let found = Scanner::new(1024)
             .find(text.as_bytes())
             .map_err(Refusal::status)?;
         let range = found.expect("the head is whole");
@@ -279,6 +294,7 @@ mod tests {
             (400, "G@T / HTTP/1.1\r\nHost: a\r\n\r\n"),
             (400, "GET / HTTQ/1.1\r\nHost: a\r\n\r\n"),
             (400, "GET / http/1.1\r\nHost: a\r\n\r\n"),
+            (400, "GET / HTTP/2.0\rx\r\nHost: a\r\n\r\n"),
             (505, "GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
             (505, "GET / HTTP/1.2\r\nHost: a\r\n\r\n"),
             (505, "PRI * HTTP/2.0\r\n\r\n"),
@@ -299,10 +315,19 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_beyond_the_limit_changes_nothing() {
+        for beyond in ["", "x", "\n", "\r\n\r\n"] {
+            let text = format!("{}{beyond}", "x".repeat(1025));
+            let found = Scanner::new(1024).find(text.as_bytes());
+            assert_eq!(found.map_err(Refusal::status), Err(431), "{beyond:?}");
+        }
+    }
+
+    #[test]
     fn the_end_is_found_wherever_the_bytes_are_cut() {
         let text = b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nrest";
         for cut in 0..text.len() {
-            let mut scanner = Scanner::default();
+            let mut scanner = Scanner::new(1024);
             let early = scanner.find(&text[..cut]).expect("well-formed");
             let whole = early.or_else(|| scanner.find(text).expect("well-formed"));
             assert_eq!(whole, Some(2..text.len() - 4), "cut at {cut}");

@@ -39,6 +39,8 @@ mod connection;
 mod crew;
 mod encode;
 mod floor;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod head;
 mod inbox;
 mod listener;

@@ -41,17 +41,11 @@ impl From<Refusal> for Stop {
 impl Connection {
     /// Reads the next head, from its first byte on.
     pub(super) fn read_head(&mut self, door: &Shared) -> Result<Head, Stop> {
-        let mut scanner = Scanner::default();
+        let mut scanner = Scanner::new(door.config.max_head);
         let mut deadline = None;
         loop {
-            let found = scanner.find(self.inbox.bytes())?;
-            let length = found
-                .as_ref()
-                .map_or(self.inbox.bytes().len(), |head| head.end);
-            if length > door.config.max_head {
-                return Err(Refusal::HeadTooLarge("too many bytes").into());
-            }
-            if let Some(range) = found {
+            if let Some(range) = scanner.find(self.inbox.bytes())? {
+                let length = range.end;
                 let head = head::parse(&self.inbox.bytes()[range], door.config.max_headers);
                 self.inbox.consume(length);
                 return Ok(head?);

@@ -161,8 +161,11 @@ pub(super) fn read_usage(value: Value) -> Option<Usage> {
     })
 }
 
-/// Takes one count out of an object of counts; what else is in there stays.
+/// Takes one count out of an object of counts; what else is in there stays. `null` for the object says nothing.
 fn take_detail(extra: &mut Extra, details: &str, key: &str) -> Option<u64> {
+    if extra.get(details).is_some_and(Value::is_null) {
+        extra.shift_remove(details);
+    }
     let fields = extra.get_mut(details)?.as_object_mut()?;
     let count = fields.shift_remove(key).and_then(|value| value.as_u64());
     if fields.is_empty() {
@@ -211,6 +214,22 @@ mod tests {
             let again = parse_reply(&reply_json(&once, None::<&Value>)).expect("an answer");
             assert_eq!(once, again);
         }
+    }
+
+    #[test]
+    fn details_of_the_usage_that_are_no_object_stay_what_they_are() {
+        let check = |details: &str, expected: Value| {
+            let body = format!(
+                r#"{{"choices":[{{}}],"usage":{{"cached_tokens":3,"prompt_tokens_details":{details}}}}}"#
+            );
+            let reply = parse_reply(body.as_bytes()).expect("an answer");
+            let written = reply_json(&reply, None);
+            let written: Value = serde_json::from_slice(&written).expect("JSON");
+            assert_eq!(written["usage"]["prompt_tokens_details"], expected);
+        };
+        check("\"none\"", "none".into());
+        check("null", serde_json::json!({"cached_tokens": 3}));
+        check("{\"x\":1}", serde_json::json!({"cached_tokens": 3, "x": 1}));
     }
 
     #[test]

@@ -101,8 +101,10 @@ impl Serialize for UsageOut<'_> {
             ("reasoning_tokens", usage.reasoning),
         ];
         for (details, (key, count)) in DETAILS.into_iter().zip(counts) {
-            if let Some(fields) = with_count(usage.extra.get(details), key, count) {
-                map.serialize_entry(details, &fields)?;
+            match (usage.extra.get(details), count) {
+                (None, None) => {}
+                (Some(other), _) if !other.is_object() => map.serialize_entry(details, other)?,
+                (rest, count) => map.serialize_entry(details, &with_count(rest, key, count))?,
             }
         }
         let others = |(key, _): &(&String, &Value)| !DETAILS.contains(&key.as_str());
@@ -114,10 +116,7 @@ impl Serialize for UsageOut<'_> {
 }
 
 /// An object of counts: what the provider had in it, and ours.
-fn with_count(rest: Option<&Value>, key: &str, count: Option<u64>) -> Option<Extra> {
-    if rest.is_none() && count.is_none() {
-        return None;
-    }
+fn with_count(rest: Option<&Value>, key: &str, count: Option<u64>) -> Extra {
     let mut fields = Map::new();
     if let Some(count) = count {
         fields.insert(key.into(), count.into());
@@ -125,7 +124,7 @@ fn with_count(rest: Option<&Value>, key: &str, count: Option<u64>) -> Option<Ext
     if let Some(Value::Object(rest)) = rest {
         fields.extend(rest.clone());
     }
-    Some(fields)
+    fields
 }
 
 /// An entry of a list of models.

@@ -231,8 +231,12 @@ impl Serialize for CallOut<'_> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("id", &call.id)?;
         map.serialize_entry("type", &call.kind)?;
-        // A kind that we don't know keeps its body in `extra`, and has no function.
-        if !call.name.is_empty() || call.kind == "function" {
+        // A kind that we don't know keeps its body in `extra`, and has no function unless it came with one.
+        if call.kind == "function"
+            || !call.name.is_empty()
+            || !call.arguments.is_empty()
+            || call.extra.contains_key("function")
+        {
             let function = FunctionOut {
                 name: Some(&call.name),
                 arguments: &call.arguments,

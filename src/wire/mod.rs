@@ -23,6 +23,8 @@ mod answer;
 mod encode;
 mod error;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod message;
 mod outgoing;
 mod request;

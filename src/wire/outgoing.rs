@@ -270,6 +270,7 @@ mod tests {
                 {"role": "assistant", "content": null, "reasoning_content": "r", "tool_calls": [
                     {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}", "x": 1}, "y": 2},
                     {"id": "2", "type": "custom", "custom": {"name": "c", "input": "i"}},
+                    {"id": "3", "type": "custom", "function": {"name": "", "arguments": "{}", "x": 1}},
                 ]},
                 {"role": "tool", "content": "seen", "tool_call_id": "1"},
                 {"role": "assistant", "content": "so", "partial": true},

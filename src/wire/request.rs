@@ -189,7 +189,11 @@ impl Reader {
         }
         chat.max_output_tokens = chat.max_output_tokens.or(self.max_tokens);
         chat.web_search = options.web_search.unwrap_or_default();
-        chat.thinking = options.thinking.or(chat.thinking);
+        if options.thinking.is_some() {
+            chat.thinking = options.thinking;
+            // A type that we don't know would be sent on in its place.
+            chat.thinking_options.shift_remove("type");
+        }
         Ok(ParsedRequest { chat, options })
     }
 }

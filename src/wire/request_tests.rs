@@ -55,6 +55,15 @@ fn our_own_object_is_taken_out_and_heard() {
 }
 
 #[test]
+fn our_word_on_thinking_stands_above_a_type_that_we_do_not_know() {
+    let mut body = with("thinking", json!({"type": "auto", "keep": "all"}));
+    body["pointsman"] = json!({"thinking": true});
+    let chat = parse(&body).expect("a request").chat;
+    assert_eq!(chat.thinking, Some(true));
+    assert_eq!(Value::Object(chat.thinking_options), json!({"keep": "all"}));
+}
+
+#[test]
 fn every_wrong_field_is_named_with_what_was_found_and_what_is_accepted() {
     let messages = |message: Value| with("messages", json!([message]));
     check_error(

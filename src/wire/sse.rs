@@ -183,6 +183,8 @@ impl Decoder {
     }
 
     fn whole_line(&mut self, line: &[u8]) -> Result<Option<Whole>, SseError> {
+        // The mark counts, as it does where the line comes in two pieces.
+        self.check(self.data.len() + line.len())?;
         let line = match std::mem::take(&mut self.at_start) {
             true => line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line),
             false => line,
@@ -190,7 +192,6 @@ impl Decoder {
         if line.is_empty() {
             return Ok(self.end_event());
         }
-        self.check(self.data.len() + line.len())?;
         let colon = line.iter().position(|&byte| byte == b':');
         let (field, value) = line.split_at(colon.unwrap_or(line.len()));
         let value = value.strip_prefix(b":").unwrap_or(value);
@@ -357,6 +358,14 @@ mod tests {
             collect(&[lines.as_bytes()]),
             Err(SseError::TooLong { max: 64 })
         ));
+    }
+
+    #[test]
+    fn a_line_is_as_long_in_two_pieces_as_in_one() {
+        let line = format!("\u{feff}:{}\n", "x".repeat(63));
+        for parts in [&[line.as_bytes()][..], &[&line.as_bytes()[..66], b"x\n"]] {
+            assert!(matches!(collect(parts), Err(SseError::TooLong { max: 64 })));
+        }
     }
 
     #[test]

@@ -214,7 +214,7 @@ fn lines_of(item: &impl Spanned) -> Lines {
     item.span().start().line..=item.span().end().line
 }
 
-/// `#[test]`, `#[cfg(test)]`, `#[cfg(all(test, ...))]`.
+/// `#[test]`, `#[cfg(test)]`, `#[cfg(all(test, ...))]`, `#[cfg(any(test, fuzzing))]`.
 fn is_test_attr(attr: &syn::Attribute) -> bool {
     if attr.path().is_ident("test") {
         return true;
@@ -222,14 +222,18 @@ fn is_test_attr(attr: &syn::Attribute) -> bool {
     let Ok(meta) = attr.parse_args::<syn::Meta>() else {
         return false;
     };
-    let all_of = |list: &syn::MetaList| {
-        let mut words = list.tokens.clone().into_iter();
-        list.path.is_ident("all") && words.any(|word| word.to_string() == "test")
+    let for_tests = |list: &syn::MetaList| {
+        let mut words = list.tokens.clone().into_iter().map(|word| word.to_string());
+        match list.path.get_ident().map(ToString::to_string).as_deref() {
+            Some("all") => words.any(|word| word == "test"),
+            Some("any") => words.all(|word| matches!(word.as_str(), "test" | "fuzzing" | ",")),
+            _ => false,
+        }
     };
     attr.path().is_ident("cfg")
         && match &meta {
             syn::Meta::Path(path) => path.is_ident("test"),
-            syn::Meta::List(list) => all_of(list),
+            syn::Meta::List(list) => for_tests(list),
             syn::Meta::NameValue(_) => false,
         }
 }

@@ -1,0 +1,5 @@
+//! Bodies of clients; see `src/fuzz/mod.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pointsman::fuzz::request(bytes));
