@@ -223,7 +223,7 @@ mod tests {
                 r#"{{"choices":[{{}}],"usage":{{"cached_tokens":3,"prompt_tokens_details":{details}}}}}"#
             );
             let reply = parse_reply(body.as_bytes()).expect("an answer");
-            let written = reply_json(&reply, None);
+            let written = reply_json(&reply, None::<&Value>);
             let written: Value = serde_json::from_slice(&written).expect("JSON");
             assert_eq!(written["usage"]["prompt_tokens_details"], expected);
         };

@@ -363,7 +363,7 @@ pub(crate) fn answer(bytes: &[u8]) {
     if !is_exact(bytes) {
         return;
     }
-    let written = reply_json(&reply, None);
+    let written = reply_json(&reply, None::<&Value>);
     let again = parse_reply(&written).expect("our own answers are read");
     assert_eq!(again, reply, "{}", String::from_utf8_lossy(&written));
 }
