@@ -84,6 +84,7 @@ fn push(shell: &Shell, job: &LiveJob, seq: u64, step: Step, at: Time, took: Opti
         at,
         step,
         request: Arc::clone(&job.request_id),
+        job: job.id.0,
         thread: std::thread::current().name().unwrap_or("unnamed").into(),
         key: job.owner.key().cloned(),
         session: job.owner.session().cloned(),
