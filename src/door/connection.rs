@@ -140,7 +140,7 @@ impl Connection {
                     keep_alive: false,
                 };
                 let exchange = self.exchange(door, bell, turn, unknown);
-                return self.decline(door, &exchange, stop);
+                return self.decline(door, &exchange, None, stop);
             }
         };
         door.tallies.requests.fetch_add(1, Ordering::Relaxed);
@@ -163,7 +163,7 @@ impl Connection {
                 };
                 conclude(door, &exchange, handled)
             }
-            Err(stop) => self.decline(door, &exchange, stop),
+            Err(stop) => self.decline(door, &exchange, Some(&head), stop),
         }
     }
 
@@ -179,13 +179,19 @@ impl Connection {
 
     /// Answers what was not received. The connection survives only where it is plain where the next request
     /// begins.
-    fn decline(&mut self, door: &Shared, exchange: &Exchange, stop: Stop) -> Next {
+    fn decline(
+        &mut self,
+        door: &Shared,
+        exchange: &Exchange,
+        head: Option<&Head>,
+        stop: Stop,
+    ) -> Next {
         let response = match stop {
             Stop::Gone => return Next::Close,
             Stop::Declined(response, framing) if self.skip(framing) => response,
             Stop::Declined(response, _) => response.with_header("Connection", "close"),
             Stop::Refused(refusal) => door
-                .error(refusal.status(), &refusal.to_string())
+                .error(refusal.status(), &refusal.to_string(), head)
                 .with_header("Connection", "close"),
             Stop::Panicked => return conclude(door, exchange, Handled::Panicked),
         };
@@ -227,7 +233,7 @@ fn end_for(door: &Shared, exchange: &Exchange, handled: Handled) {
     }
     let spoken = exchange.seize().is_some_and(|mut floor| {
         let response = door
-            .error(500, "the request could not be handled")
+            .error(500, "the request could not be handled", None)
             .with_header("Connection", "close");
         floor.reply(response).is_ok()
     });

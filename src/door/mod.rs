@@ -101,8 +101,10 @@ pub trait Handler: fmt::Debug + Send + Sync {
     /// 500, with half an answer a broken stream.
     fn handle(&self, request: Request, exchange: &Exchange);
 
-    /// Shapes an error that the door decided; see the module's story for the statuses. Must not block.
-    fn framing_error(&self, status: u16, message: &str) -> Response {
+    /// Shapes an error that the door decided; see the module's story for the statuses. `head` is the request's where it
+    /// was read. Must not block.
+    fn framing_error(&self, status: u16, message: &str, head: Option<&Head>) -> Response {
+        let _ = head;
         Response::new(status).with_body("text/plain", format!("{message}\n"))
     }
 }

@@ -75,8 +75,13 @@ pub(super) fn request_id(headers: &Headers) -> Arc<str> {
     };
     match headers.get("X-Request-Id").filter(sane) {
         Some(id) => id.into(),
-        None => Uuid::now_v7().to_string().into(),
+        None => new_id(),
     }
+}
+
+/// An id for a request that brought none.
+pub(super) fn new_id() -> Arc<str> {
+    Uuid::now_v7().to_string().into()
 }
 
 /// A value, and where it was found.
