@@ -129,10 +129,14 @@ impl Given<'_> {
     }
 
     fn duration(self) -> Result<Duration, ApiError> {
-        let parsed = humantime::parse_duration(self.text)
-            .ok()
-            .filter(|length| !length.is_zero());
-        parsed.ok_or_else(|| self.error("a duration such as 30s, 500ms or 4m"))
+        let parsed = match self.text.parse() {
+            Ok(seconds) => Some(Duration::from_secs(seconds)),
+            Err(_) => humantime::parse_duration(self.text).ok(),
+        };
+        let parsed = parsed.filter(|length| !length.is_zero());
+        parsed.ok_or_else(|| {
+            self.error("a duration such as 30s, 500ms or 4m, or whole seconds such as 30")
+        })
     }
 
     fn error(&self, accepted: &str) -> ApiError {
