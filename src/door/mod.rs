@@ -51,6 +51,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
+pub use budget::Held;
 pub use floor::Floor;
 pub use message::{Head, Headers, Request, Response, header};
 pub use reply::{Exchange, Progress, Wake};
