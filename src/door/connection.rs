@@ -71,6 +71,9 @@ impl Connection {
     }
 }
 
+/// Told to those for whom there is no general place.
+pub(super) const FULL: &str = "too many connections are open";
+
 /// Gives a connection a thread, or turns it away where none can be started.
 pub(super) fn resume(door: &Arc<Shared>, connection: Connection) {
     if let Err(Connection { socket, place, .. }) = door.crew.serve(door, connection) {
@@ -109,6 +112,11 @@ pub(super) fn serve(door: &Arc<Shared>, mut connection: Connection, bell: &Arc<B
                 Ok(Received::Bytes) => {}
                 Ok(Received::End) | Err(_) => return,
                 Ok(Received::Timeout) if door.is_quiet() => return,
+                Ok(Received::Timeout) if !connection.place.is_general() => {
+                    let Connection { socket, place, .. } = connection;
+                    drop(place);
+                    return turn_away(door, socket, None, FULL);
+                }
                 Ok(Received::Timeout) => {
                     connection.inbox.shrink();
                     return door.parking.park(door, connection);
@@ -119,8 +127,12 @@ pub(super) fn serve(door: &Arc<Shared>, mut connection: Connection, bell: &Arc<B
             Next::Request => {}
             Next::Close => return,
             Next::Linger => {
-                let Connection { socket, place, .. } = connection;
-                return door.parking.linger(door, socket, Some(place));
+                let Connection {
+                    socket, mut place, ..
+                } = connection;
+                // The places for operation routes are too few to be lingered in.
+                let place = place.is_general().then_some(place);
+                return door.parking.linger(door, socket, place);
             }
         }
     }
@@ -144,7 +156,9 @@ impl Connection {
             }
         };
         door.tallies.requests.fetch_add(1, Ordering::Relaxed);
-        let exchange = self.exchange(door, bell, turn, manners(&head));
+        let mut manners = manners(&head);
+        manners.keep_alive &= self.place.is_general();
+        let exchange = self.exchange(door, bell, turn, manners);
         match self.read_body(door, &head) {
             Ok((body, held)) => {
                 let request = Request {

@@ -6,9 +6,10 @@
 //! seen the answer and closes, for at most [`LINGER`]. (Closing with unread bytes makes the kernel send a
 //! reset, which takes the answer away from the client.)
 //!
-//! *Who changes what.* Anybody may add a guest, under the lock. Only the poller removes one, so an event and a
-//! deadline can't both take it; and a guest is taken out of epoll before its key is free, so an event fetched
-//! later can't name another guest. A guest whose deadline comes before the poller means to wake rings the bell.
+//! *Who changes what.* Anybody may add a guest, and the acceptor may evict one, under the lock; else only the poller
+//! removes one, so an event and a deadline can't both take it. A guest is taken out of epoll before its key is free, so
+//! an event fetched later can't name another guest. One that the poller had fetched before an eviction can, and does
+//! no harm: who lingers has nothing to be read, who is parked gets a thread, says nothing, and is parked again. A guest whose deadline comes before the poller means to wake rings the bell.
 //! Nothing is called under the lock but `epoll_ctl` and a `recv` that doesn't wait.
 
 use std::collections::BTreeSet;
@@ -33,7 +34,7 @@ use crate::clock::Time;
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// Lingering connections that were turned away and so have no place that would bound them.
-const HOMELESS: usize = 64;
+pub(super) const HOMELESS: usize = 64;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 128;
@@ -128,6 +129,17 @@ impl Parking {
                 drop(turned_away);
             }
         }
+    }
+
+    /// Closes the connection that has been parked for the longest, to make room for one that may have something to say.
+    pub(super) fn evict(&self) {
+        let mut lot = self.lot.lock();
+        let mut keys = lot.deadlines.iter().map(|&(_, key)| key);
+        let oldest = keys.find(|&key| lot.is_parked(key));
+        let guest = oldest.map(|key| lot.leave(&self.epoll, key));
+        // Dropping it gives its place back, which takes another lock.
+        drop(lot);
+        drop(guest);
     }
 
     /// Parked connections.

@@ -106,6 +106,11 @@ impl Shared {
         })
     }
 
+    /// Whether a new connection would have a general place.
+    pub(super) fn has_general_place(&self) -> bool {
+        self.places.lock().general < self.config.max_connections
+    }
+
     /// Connections that have a place.
     pub(super) fn connections(&self) -> usize {
         self.places.lock().sockets.len()
