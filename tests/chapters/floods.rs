@@ -262,8 +262,6 @@ fn clients_that_are_slow_or_silent_hold_up_nobody() {
     assert_served("dripping", &server, "/v1/models");
     let _idle = hold(&server, 1500, "");
     assert_served("silent", &server, "/v1/models");
-    let few = || held(&server).threads < 500 + 100 + 50;
-    eventually("the silent ones have no threads", few);
     let answer = Ask::of("embedded").answer(&server);
     assert_eq!(answer.status, 200, "{}", text(&answer));
     let memory = held(&server).memory;
@@ -314,13 +312,11 @@ fn past_the_limit_operation_routes_are_served_and_the_others_told_so_at_once() {
 fn connections_that_idle_give_way_to_those_that_have_something_to_say() {
     take_handles();
     let server = server("server.max_connections = 16\nserver.park_after = \"5ms\"");
-    let mut first = server.client();
-    assert_eq!(first.get("/healthz").status, 200);
     let _idle = hold(&server, 64, "");
-    eventually("the oldest gives way", || {
+    // Long before they would be closed for their silence.
+    eventually("one of them gives way", || {
         server.client().get("/v1/models").status == 200
     });
-    first.wait_for_end();
     assert_served("idle", &server, "/v1/models");
     assert_eq!(Ask::of("embedded").answer(&server).status, 200);
 }

@@ -1,9 +1,16 @@
 //! More clients, or more bytes, than there is room for.
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 
 use super::support::{Client, PATIENCE, Scripted, config, echo, eventually, open};
+use crate::clock::SystemClock;
+use crate::door::connection::Connection;
+use crate::door::parking::Parking;
+use crate::door::shared::Shared;
+use crate::door::socket::Socket;
 use crate::door::{Response, room};
 
 /// The beginning of a request: whoever said it is not idle.
@@ -185,4 +192,31 @@ fn the_bound_on_connections_fits_the_limit_on_open_files() {
         assert_eq!(room(handles, 32), expected, "{handles} files");
     }
     assert!(room(u64::MAX, 32) > 1 << 40, "no limit");
+}
+
+#[test]
+fn who_has_just_spoken_does_not_give_way() {
+    let parking = Parking::new().expect("a poller");
+    let shared = Shared::new(config(), SystemClock::shared(), Scripted::echo(), parking);
+    let shared = Arc::new(shared);
+    // Nobody polls here, so what the clients say is seen by nobody else.
+    let mut clients: Vec<UnixStream> = (0..3)
+        .map(|_| {
+            let (ours, theirs) = UnixStream::pair().expect("a pair");
+            let socket = Arc::new(Socket::new(ours.into(), PATIENCE).expect("it lives"));
+            let place = shared.admit(&socket).expect("there is room");
+            let connection = Connection::new(socket, place, None);
+            shared.parking.park(&shared, connection);
+            theirs
+        })
+        .collect();
+    clients[0].write_all(b"G").expect("it is heard");
+    for parked in [2, 1, 1] {
+        shared.parking.evict();
+        assert_eq!(shared.parking.parked(), parked);
+        assert_eq!(shared.connections(), parked);
+    }
+    for gone in &mut clients[1..] {
+        assert_eq!(gone.read(&mut [0]).expect("a clean end"), 0);
+    }
 }
