@@ -18,6 +18,8 @@ mod embedding;
 mod execute;
 #[path = "chapters/failures.rs"]
 mod failures;
+#[path = "chapters/floods.rs"]
+mod floods;
 #[path = "chapters/keys.rs"]
 mod keys;
 #[path = "chapters/limits.rs"]

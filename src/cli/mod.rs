@@ -89,8 +89,9 @@ pub fn run() -> ExitCode {
 }
 
 fn serve(settings: Settings) -> ExitCode {
+    let file = Loader::locate(settings.source.config.as_deref());
     match settings.source.load(settings.listen) {
-        Ok(config) => serve::serve(config),
+        Ok(config) => serve::serve(config, file.as_deref()),
         Err(error) => refuse(&error),
     }
 }

@@ -1,7 +1,10 @@
 //! `pointsman serve`
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::signals::Signals;
 use super::{fail, logging};
@@ -9,7 +12,8 @@ use crate::config::{Config, Provider, ProviderKind};
 use crate::gateway::{Gateway, Server, StartError};
 
 /// Serves until a signal comes, then drains. A second signal ends the process at once.
-pub(super) fn serve(config: Config) -> ExitCode {
+/// `file` is where the configuration was read.
+pub(super) fn serve(config: Config, file: Option<&Path>) -> ExitCode {
     logging::start(&config.log.level);
     let drain = config.server.drain;
     // Before anything runs: a signal that comes while we start is not lost.
@@ -17,7 +21,8 @@ pub(super) fn serve(config: Config) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("signals can't be taken: {error}")),
     };
-    say_what_is_configured(&config);
+    raise_handles();
+    say_what_is_configured(&config, file);
     let server = match start(config) {
         Ok(server) => server,
         Err(error) => return fail(&error.to_string()),
@@ -35,6 +40,18 @@ pub(super) fn serve(config: Config) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Takes as many file handles as the system lets us have: what it gives unasked is for programs that know no poll.
+fn raise_handles() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        log::debug!("the limit on open files stays: {error}");
+    }
+}
+
 fn start(config: Config) -> Result<Server, StartError> {
     Gateway::start(config)?.serve()
 }
@@ -49,7 +66,14 @@ fn announce(address: &str) -> std::io::Result<()> {
     out.flush()
 }
 
-fn say_what_is_configured(config: &Config) {
+fn say_what_is_configured(config: &Config, file: Option<&Path>) {
+    match file {
+        Some(file) => {
+            let whole = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+            log::info!("configuration: {}", whole.display());
+        }
+        None => log::info!("configuration: built-in defaults, there is no ./config.toml"),
+    }
     let limits = &config.limits;
     log::info!(
         "profile {}: limits global {}, session {}, sessions {}; queue {} places, {}",
@@ -75,12 +99,17 @@ fn say_what_is_configured(config: &Config) {
 }
 
 fn say_provider(provider: &Provider) {
+    // No password can stand in a base URL: the configuration refuses one.
+    let place = match provider.kind {
+        ProviderKind::Embedded => "in this process",
+        ProviderKind::Kimi | ProviderKind::Glm | ProviderKind::OpenAi => &provider.base_url,
+    };
+    let name = &provider.name;
     match provider.missing_key() {
         None => log::info!(
-            "provider {}: at most {} calls in flight",
-            provider.name,
+            "provider {name}: {place}, at most {} calls in flight",
             provider.max_inflight
         ),
-        Some(advice) => log::info!("provider {} is not available: {advice}", provider.name),
+        Some(advice) => log::info!("provider {name} ({place}) is not available: {advice}"),
     }
 }

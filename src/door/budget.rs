@@ -40,9 +40,9 @@ impl Budget {
     }
 }
 
-/// One body's share. Dropping it gives the bytes back.
+/// A share of `max_body_total`: of a body, or of what is made of it. Dropping it gives the bytes back.
 #[derive(Debug)]
-pub(super) struct Held {
+pub struct Held {
     budget: Arc<Budget>,
     bytes: usize,
 }
@@ -51,6 +51,11 @@ impl Held {
     /// Bytes in this share.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// A further share of nothing yet.
+    pub(super) fn another(&self) -> Held {
+        self.budget.share()
     }
 
     /// Makes the share at least `bytes` large; `false`, and unchanged, where that would pass the limit.

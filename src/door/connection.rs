@@ -71,6 +71,9 @@ impl Connection {
     }
 }
 
+/// Told to those for whom there is no general place.
+pub(super) const FULL: &str = "too many connections are open";
+
 /// Gives a connection a thread, or turns it away where none can be started.
 pub(super) fn resume(door: &Arc<Shared>, connection: Connection) {
     if let Err(Connection { socket, place, .. }) = door.crew.serve(door, connection) {
@@ -109,6 +112,11 @@ pub(super) fn serve(door: &Arc<Shared>, mut connection: Connection, bell: &Arc<B
                 Ok(Received::Bytes) => {}
                 Ok(Received::End) | Err(_) => return,
                 Ok(Received::Timeout) if door.is_quiet() => return,
+                Ok(Received::Timeout) if !connection.place.is_general() => {
+                    let Connection { socket, place, .. } = connection;
+                    drop(place);
+                    return turn_away(door, socket, None, FULL);
+                }
                 Ok(Received::Timeout) => {
                     connection.inbox.shrink();
                     return door.parking.park(door, connection);
@@ -119,8 +127,12 @@ pub(super) fn serve(door: &Arc<Shared>, mut connection: Connection, bell: &Arc<B
             Next::Request => {}
             Next::Close => return,
             Next::Linger => {
-                let Connection { socket, place, .. } = connection;
-                return door.parking.linger(door, socket, Some(place));
+                let Connection {
+                    socket, mut place, ..
+                } = connection;
+                // The places for operation routes are too few to be lingered in.
+                let place = place.is_general().then_some(place);
+                return door.parking.linger(door, socket, place);
             }
         }
     }
@@ -140,11 +152,13 @@ impl Connection {
                     keep_alive: false,
                 };
                 let exchange = self.exchange(door, bell, turn, unknown);
-                return self.decline(door, &exchange, stop);
+                return self.decline(door, &exchange, None, stop);
             }
         };
         door.tallies.requests.fetch_add(1, Ordering::Relaxed);
-        let exchange = self.exchange(door, bell, turn, manners(&head));
+        let mut manners = manners(&head);
+        manners.keep_alive &= self.place.is_general();
+        let exchange = self.exchange(door, bell, turn, manners);
         match self.read_body(door, &head) {
             Ok((body, held)) => {
                 let request = Request {
@@ -163,7 +177,7 @@ impl Connection {
                 };
                 conclude(door, &exchange, handled)
             }
-            Err(stop) => self.decline(door, &exchange, stop),
+            Err(stop) => self.decline(door, &exchange, Some(&head), stop),
         }
     }
 
@@ -179,13 +193,19 @@ impl Connection {
 
     /// Answers what was not received. The connection survives only where it is plain where the next request
     /// begins.
-    fn decline(&mut self, door: &Shared, exchange: &Exchange, stop: Stop) -> Next {
+    fn decline(
+        &mut self,
+        door: &Shared,
+        exchange: &Exchange,
+        head: Option<&Head>,
+        stop: Stop,
+    ) -> Next {
         let response = match stop {
             Stop::Gone => return Next::Close,
             Stop::Declined(response, framing) if self.skip(framing) => response,
             Stop::Declined(response, _) => response.with_header("Connection", "close"),
             Stop::Refused(refusal) => door
-                .error(refusal.status(), &refusal.to_string())
+                .error(refusal.status(), &refusal.to_string(), head)
                 .with_header("Connection", "close"),
             Stop::Panicked => return conclude(door, exchange, Handled::Panicked),
         };
@@ -227,7 +247,7 @@ fn end_for(door: &Shared, exchange: &Exchange, handled: Handled) {
     }
     let spoken = exchange.seize().is_some_and(|mut floor| {
         let response = door
-            .error(500, "the request could not be handled")
+            .error(500, "the request could not be handled", None)
             .with_header("Connection", "close");
         floor.reply(response).is_ok()
     });

@@ -75,9 +75,10 @@ impl Scanner {
     /// The bytes of the whole head, once they are all there.
     ///
     /// # Errors
-    /// A line end that is not CR LF; a head that is too long.
+    /// A line end that is not CR LF; a head that is too long; a first byte that begins no request.
     pub(super) fn find(&mut self, all: &[u8]) -> Result<Option<std::ops::Range<usize>>, Refusal> {
         let bytes = &all[..all.len().min(self.max_head)];
+        self.check_first_byte(bytes)?;
         while let Some(offset) = bytes[self.seen..].iter().position(|&byte| byte == b'\n') {
             let end = self.seen + offset;
             if end == self.line_start || bytes[end - 1] != b'\r' {
@@ -95,12 +96,30 @@ impl Scanner {
             self.line_start = self.seen;
         }
         self.seen = bytes.len();
+        self.check_first_byte(bytes)?;
         match bytes.len() < all.len() {
             true => Err(Refusal::HeadTooLarge("too many bytes")),
             false => Ok(None),
         }
     }
+
+    /// What can't become a request is refused at once: who speaks another protocol waits for its own kind of answer, and
+    /// may never send the end of a line.
+    fn check_first_byte(&self, bytes: &[u8]) -> Result<(), Refusal> {
+        match bytes.get(self.line_start) {
+            _ if self.start.is_some() => Ok(()),
+            Some(&TLS_HANDSHAKE) => Err(Refusal::Malformed(
+                "this is a TLS handshake, and there is no TLS here: use http://",
+            )),
+            None | Some(b'\r' | b'\n') => Ok(()),
+            Some(byte) if byte.is_ascii_graphic() => Ok(()),
+            Some(_) => Err(Refusal::Malformed("the request line is malformed")),
+        }
+    }
 }
+
+/// The first byte of a client that speaks TLS (RFC 8446, 5.1).
+const TLS_HANDSHAKE: u8 = 22;
 
 /// Reads a whole head.
 ///
@@ -295,6 +314,10 @@ mod tests {
             (400, "GET / HTTQ/1.1\r\nHost: a\r\n\r\n"),
             (400, "GET / http/1.1\r\nHost: a\r\n\r\n"),
             (400, "GET / HTTP/2.0\rx\r\nHost: a\r\n\r\n"),
+            (400, "\x16\x03\x01\x02"),
+            (400, "\r\n\x16\x03\x01\x02"),
+            (400, "\0"),
+            (400, "\r\n\u{e9}"),
             (505, "GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
             (505, "GET / HTTP/1.2\r\nHost: a\r\n\r\n"),
             (505, "PRI * HTTP/2.0\r\n\r\n"),

@@ -23,6 +23,7 @@ use super::bell::Bell;
 use super::connection::{self, Connection};
 use super::shared::Shared;
 use super::socket::{Socket, poll_for};
+use crate::clock::Time;
 use crate::config::Listen;
 
 /// Connections that the kernel may keep for us; it is cut to the machine's own bound.
@@ -30,6 +31,9 @@ const BACKLOG: i32 = 1024;
 
 /// The pause after an error that may last.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// How often the want of file handles is said while it lasts.
+const COMPLAINTS: Duration = Duration::from_secs(1);
 
 /// Where clients come from. The door accepts from a [`Listener`]; a test from a script.
 pub(super) trait Source: Send {
@@ -157,7 +161,10 @@ impl Drop for SocketFile {
 
 /// Accepts until `stop` rings, then closes the listening socket.
 pub(super) fn accept_all(door: &Arc<Shared>, mut source: impl Source, stop: &Bell) {
-    let mut reserve = Bell::new().ok();
+    let mut reserve = Reserve {
+        handle: Bell::new().ok(),
+        silent_until: door.clock.now(),
+    };
     while !wait(Some(source.fd()), stop, Duration::from_secs(3600)) {
         match source.accept() {
             Ok((fd, peer)) => welcome(door, fd, peer),
@@ -172,7 +179,31 @@ pub(super) fn accept_all(door: &Arc<Shared>, mut source: impl Source, stop: &Bel
                 }
             }
         }
-        reserve = reserve.or_else(|| Bell::new().ok());
+        reserve.restore();
+    }
+}
+
+/// A file handle that is kept to be spent when there is no other, and when the want of one was last said.
+#[derive(Debug)]
+struct Reserve {
+    handle: Option<Bell>,
+    silent_until: Time,
+}
+
+impl Reserve {
+    /// Takes a handle again if there is one.
+    fn restore(&mut self) {
+        if self.handle.is_none() {
+            self.handle = Bell::new().ok();
+        }
+    }
+
+    /// Says what is wrong, but not for each client of a flood.
+    fn complain(&mut self, now: Time, error: &io::Error) {
+        if now >= self.silent_until {
+            log::error!("no file handle is left for new connections: {error}");
+            self.silent_until = now + COMPLAINTS;
+        }
     }
 }
 
@@ -190,15 +221,18 @@ fn recover(
     door: &Arc<Shared>,
     source: &mut impl Source,
     error: &io::Error,
-    reserve: &mut Option<Bell>,
+    reserve: &mut Reserve,
 ) -> bool {
     match Errno::from_io_error(error) {
         // The client's own end, or a signal.
         Some(Errno::CONNABORTED | Errno::INTR | Errno::PROTO) => true,
         Some(Errno::MFILE | Errno::NFILE) => {
-            log::error!("no file handle is left for a new connection: {error}");
-            let spent = reserve.take().is_some();
-            spent && source.accept().is_ok_and(|(fd, _)| deny(door, fd))
+            reserve.complain(door.clock.now(), error);
+            let spent = reserve.handle.take().is_some();
+            let denied = spent && source.accept().is_ok_and(|(fd, _)| deny(door, fd));
+            // The handle of whoever was denied: without it the next one would have to wait.
+            reserve.restore();
+            denied && reserve.handle.is_some()
         }
         Some(_) | None => {
             log::error!("accepting a connection failed: {error}");
@@ -229,8 +263,11 @@ fn welcome(door: &Arc<Shared>, fd: OwnedFd, peer: Option<SocketAddr>) {
         return;
     };
     let socket = Arc::new(socket);
+    if !door.has_general_place() {
+        door.parking.evict();
+    }
     match door.admit(&socket) {
         Some(place) => connection::resume(door, Connection::new(socket, place, peer)),
-        None => connection::turn_away(door, socket, None, "too many connections are open"),
+        None => connection::turn_away(door, socket, None, connection::FULL),
     }
 }

@@ -136,6 +136,13 @@ impl Request {
     pub fn held_bytes(&self) -> usize {
         self.held.bytes()
     }
+
+    /// Takes `bytes` more of `max_body_total`, for what is made of the body; `None` where they are not there. They come
+    /// back when the share is dropped.
+    pub fn reserve(&self, bytes: usize) -> Option<Held> {
+        let mut share = self.held.another();
+        share.grow_to(bytes).then_some(share)
+    }
 }
 
 /// A whole answer. `Content-Length`, `Transfer-Encoding`, `Connection` and `Date` are the door's: it writes its

@@ -17,6 +17,8 @@
 //!
 //! 1. Everything from outside has a bound: connections, heads, headers, bodies one by one and all together, the
 //!    time for each, and the time a client may take to read. Each is a knob of [`config::Server`].
+//!    Beyond the bound on connections the one that has been idle for the longest is closed for the next one; where none
+//!    is idle, a few more are served operation routes, if they say quickly what they want, one request each.
 //! 2. A connection that waits for its next request costs no thread, and a client that does not read or not
 //!    write harms its own exchange only.
 //! 3. A request that can be read in two ways is refused and its connection closed.
@@ -53,6 +55,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
+pub use budget::Held;
 pub use floor::Floor;
 pub use message::{Head, Headers, Request, Response};
 pub use reply::{Exchange, Progress, Wake};
@@ -103,8 +106,10 @@ pub trait Handler: fmt::Debug + Send + Sync {
     /// 500, with half an answer a broken stream.
     fn handle(&self, request: Request, exchange: &Exchange);
 
-    /// Shapes an error that the door decided; see the module's story for the statuses. Must not block.
-    fn framing_error(&self, status: u16, message: &str) -> Response {
+    /// Shapes an error that the door decided; see the module's story for the statuses. `head` is the request's where it
+    /// was read. Must not block.
+    fn framing_error(&self, status: u16, message: &str, head: Option<&Head>) -> Response {
+        let _ = head;
         Response::new(status).with_body("text/plain", format!("{message}\n"))
     }
 }
@@ -320,9 +325,9 @@ fn fit_handles(mut config: config::Server) -> config::Server {
 }
 
 /// Connections that so many file handles allow beside those reserved for operation routes. An active one takes
-/// two: its socket, and its thread's bell.
+/// two: its socket, and its thread's bell. Those that are turned away take one each for as long as they read why.
 fn room(handles: u64, reserved: usize) -> usize {
     let handles = usize::try_from(handles).unwrap_or(usize::MAX);
-    let all = handles.saturating_sub(OTHER_HANDLES) / 2;
+    let all = handles.saturating_sub(OTHER_HANDLES + parking::HOMELESS) / 2;
     all.saturating_sub(reserved).max(1)
 }

@@ -6,10 +6,12 @@
 //! seen the answer and closes, for at most [`LINGER`]. (Closing with unread bytes makes the kernel send a
 //! reset, which takes the answer away from the client.)
 //!
-//! *Who changes what.* Anybody may add a guest, under the lock. Only the poller removes one, so an event and a
-//! deadline can't both take it; and a guest is taken out of epoll before its key is free, so an event fetched
-//! later can't name another guest. A guest whose deadline comes before the poller means to wake rings the bell.
-//! Nothing is called under the lock but `epoll_ctl` and a `recv` that doesn't wait.
+//! *Who changes what.* Anybody may add a guest, and the acceptor may evict one, under the lock; else only the poller
+//! removes one, so an event and a deadline can't both take it. A guest is taken out of epoll before its key is free, so
+//! an event fetched later can't name another guest. One that the poller had fetched before an eviction can, and does
+//! no harm: who lingers has nothing to be read, who is parked gets a thread, says nothing, and is parked again.
+//! A guest whose deadline comes before the poller means to wake rings the bell.
+//! Nothing is called under the lock but `epoll_ctl`, and a `recv` or `poll` that doesn't wait.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -19,21 +21,21 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::buffer::spare_capacity;
-use rustix::event::epoll;
+use rustix::event::{PollFd, PollFlags, epoll};
 use rustix::io::Errno;
 use slab::Slab;
 
 use super::bell::Bell;
 use super::connection::Connection;
 use super::shared::{Place, Shared};
-use super::socket::{Received, Socket, timespec};
+use super::socket::{Received, Socket, poll_for, timespec};
 use crate::clock::Time;
 
 /// How long a client may take to read its last answer.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// Lingering connections that were turned away and so have no place that would bound them.
-const HOMELESS: usize = 64;
+pub(super) const HOMELESS: usize = 64;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 128;
@@ -128,6 +130,18 @@ impl Parking {
                 drop(turned_away);
             }
         }
+    }
+
+    /// Closes the connection that has been parked for the longest, to make room for one that may have something to say;
+    /// but none whose next request is here, and not yet seen by the poller.
+    pub(super) fn evict(&self) {
+        let mut lot = self.lot.lock();
+        let mut keys = lot.deadlines.iter().map(|&(_, key)| key);
+        let oldest = keys.find(|&key| lot.is_parked(key) && lot.is_silent(key));
+        let guest = oldest.map(|key| lot.leave(&self.epoll, key));
+        // Dropping it gives its place back, which takes another lock.
+        drop(lot);
+        drop(guest);
     }
 
     /// Parked connections.
@@ -266,6 +280,15 @@ impl Lot {
         self.parked -= usize::from(kind.is_parked());
         self.homeless -= usize::from(kind.is_homeless());
         kind
+    }
+
+    /// Whether nothing can be read from a guest.
+    fn is_silent(&self, key: usize) -> bool {
+        self.guests.get(key).is_some_and(|guest| {
+            let socket = guest.kind.socket().as_fd();
+            let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+            matches!(poll_for(&mut fds, Duration::ZERO), Ok(0))
+        })
     }
 
     fn is_parked(&self, key: usize) -> bool {

@@ -1,10 +1,11 @@
 //! From the client's bytes to a whole request: the head, what is checked between it and the body, the body.
 
 use std::io::{self, IoSlice};
+use std::time::Duration;
 
 use super::body::{BodyFraming, Chunks};
 use super::budget::Held;
-use super::connection::Connection;
+use super::connection::{self, Connection};
 use super::head::{self, Refusal, Scanner};
 use super::message::{Head, Response};
 use super::shared::Shared;
@@ -16,6 +17,10 @@ const BODY_RESERVE: usize = 1024 * 1024;
 
 /// The least room made for each further read of a body.
 const BODY_READ: usize = 64 * 1024;
+
+/// How long a connection beyond `max_connections` may take to say what it wants: with a flood's slow clients in the
+/// few places for operation routes nobody else would come in.
+const OPERATION_PATIENCE: Duration = Duration::from_secs(1);
 
 const FULL: Refusal = Refusal::Overloaded("too many bytes of requests are held");
 
@@ -50,8 +55,14 @@ impl Connection {
                 self.inbox.consume(length);
                 return Ok(head?);
             }
-            let deadline =
-                *deadline.get_or_insert_with(|| door.clock.now() + door.config.head_timeout);
+            let deadline = *deadline.get_or_insert_with(|| {
+                let usual = door.config.head_timeout;
+                let patience = match self.place.is_general() {
+                    true => usual,
+                    false => usual.min(OPERATION_PATIENCE),
+                };
+                door.clock.now() + patience
+            });
             match self.inbox.fill_until(&self.socket, &*door.clock, deadline) {
                 Ok(Received::Bytes) => {}
                 Ok(Received::Timeout) => return Err(Refusal::TooSlow("its head").into()),
@@ -69,6 +80,9 @@ impl Connection {
     ) -> Result<(Vec<u8>, Held), Stop> {
         self.check_place(door, head)?;
         let framing = BodyFraming::announced(head, door.config.max_body)?;
+        if !framing.is_empty() && !self.place.is_general() {
+            return Err(Refusal::Overloaded(connection::FULL).into());
+        }
         let awaits_word = awaits_word(head)? && !framing.is_empty() && self.inbox.is_empty();
         match door.guarded(|| door.handler.admit(head)) {
             Some(Ok(())) => {}
@@ -101,7 +115,7 @@ impl Connection {
             || door.guarded(|| door.handler.is_operation(head)) == Some(true);
         match welcome {
             true => Ok(()),
-            false => Err(Refusal::Overloaded("too many connections are open")),
+            false => Err(Refusal::Overloaded(connection::FULL)),
         }
     }
 

@@ -226,9 +226,10 @@ impl Exchange {
     ///
     /// *Who has left.* A client that shuts only its sending side after the request can't be told from one that
     /// closed: to this side both are a FIN, until a write is answered by a reset. Both count as left, because
-    /// waiting on would keep calls running for nobody, and the clients of this door close wholly. An answer can
-    /// still be sent; a half-closed client reads it. Once a client has left, every further `wait` says so at
-    /// once.
+    /// waiting on would keep calls running for nobody, and the clients of this door close wholly. (A closed one
+    /// would answer an interim `100 Continue` with a reset; but some clients stumble over one that they did not ask
+    /// for.) An answer can still be sent; a half-closed client reads it. Once a client has left, every further `wait`
+    /// says so at once.
     pub fn wait(&self, until: Time) -> Wake {
         let inner = &*self.inner;
         let mut distance = inner.door.config.park_after.max(Duration::from_millis(1));

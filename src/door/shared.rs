@@ -12,7 +12,7 @@ use super::Handler;
 use super::budget::Budget;
 use super::crew::Crew;
 use super::encode::{self, After, Framing};
-use super::message::Response;
+use super::message::{Head, Response};
 use super::parking::Parking;
 use super::socket::Socket;
 use crate::clock::{SharedClock, Time};
@@ -106,6 +106,11 @@ impl Shared {
         })
     }
 
+    /// Whether a new connection would have a general place.
+    pub(super) fn has_general_place(&self) -> bool {
+        self.places.lock().general < self.config.max_connections
+    }
+
     /// Connections that have a place.
     pub(super) fn connections(&self) -> usize {
         self.places.lock().sockets.len()
@@ -158,15 +163,15 @@ impl Shared {
     }
 
     /// The body of an error that the door decides, shaped by the handler; plain where the handler panics.
-    pub(super) fn error(&self, status: u16, message: &str) -> Response {
+    pub(super) fn error(&self, status: u16, message: &str, head: Option<&Head>) -> Response {
         self.tallies.rejected.fetch_add(1, Ordering::Relaxed);
-        self.guarded(|| self.handler.framing_error(status, message))
+        self.guarded(|| self.handler.framing_error(status, message, head))
             .unwrap_or_else(|| Response::new(status).with_body("text/plain", message))
     }
 
     /// A whole answer as bytes, for a client that is told off without an exchange. It ends the connection.
     pub(super) fn plain_error(&self, status: u16, message: &str) -> Vec<u8> {
-        let response = self.error(status, message);
+        let response = self.error(status, message, None);
         let framing = Framing::Length(response.body.len());
         let mut bytes = encode::head(
             response.status,

@@ -64,6 +64,7 @@ impl LiveJob {
     ) -> Self {
         let subject = Arc::new(Subject {
             request: Arc::clone(&spec.request_id),
+            job: id.0,
             key: spec.owner.key().cloned(),
             session: spec.owner.session().cloned(),
             provider: spec.provider.clone(),

@@ -30,6 +30,8 @@ pub struct Snapshot {
 pub struct RequestView {
     /// The id that the caller and the log know it by.
     pub request_id: Arc<str>,
+    /// The number of its job, which no other has.
+    pub job: u64,
     /// Whose it is.
     pub owner: Owner,
     /// Its class.
@@ -77,6 +79,7 @@ pub(super) fn requests(shell: &Shell) -> Vec<RequestView> {
 fn view(job: &LiveJob, now: Time) -> RequestView {
     RequestView {
         request_id: job.request_id.clone(),
+        job: job.id.0,
         owner: job.owner.clone(),
         priority: job.priority,
         provider: job.provider.clone(),

@@ -8,12 +8,21 @@ use super::options::Options;
 use super::sink::{AnswerForm, ChatSink};
 use super::{Api, Visit};
 use crate::engine::{Ask, JobSpec, Owner};
-use crate::wire::parse_request;
+use crate::wire::parse_request_within;
 
 impl Api {
     /// Reads the request, finds out where it goes and until when, and stays with the client until it is answered.
     pub(super) fn completions(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
-        let parsed = parse_request(&visit.request.body, self.server.json_depth)?;
+        let body = &visit.request.body;
+        // Held for as long as the request is.
+        let mut room = None;
+        let parsed = parse_request_within(body, self.server.json_depth, |bytes| {
+            room = visit.request.reserve(bytes);
+            match room {
+                Some(_) => Ok(()),
+                None => Err(self.no_room(body.len().saturating_add(bytes))),
+            }
+        })?;
         let caller = visit.caller;
         let headers = &visit.request.head.headers;
         let options = Options::read(headers, &parsed.options, caller.priority())?;
@@ -56,6 +65,21 @@ impl Api {
         });
         let job = job.map_err(|error| ApiError::internal(error.to_string()))?;
         sink.attend(&job, self.server.write_timeout);
+        drop(room);
         Ok(())
+    }
+
+    /// Why a request that takes so many bytes of memory is not read.
+    fn no_room(&self, bytes: usize) -> ApiError {
+        let bound = self.server.max_body_total;
+        match bytes > bound {
+            true => ApiError::framing(
+                413,
+                &format!(
+                    "the values in the body take some {bytes} bytes of memory, more than the {bound} of server.max_body_total"
+                ),
+            ),
+            false => ApiError::framing(503, "too many bytes of requests are held"),
+        }
     }
 }

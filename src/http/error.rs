@@ -121,6 +121,7 @@ impl ApiError {
     /// What the door itself decided about a request's framing.
     pub(super) fn framing(status: u16, message: &str) -> Self {
         match status {
+            500 => ApiError::internal(message),
             503 => ApiError::new(503, Fault::Gateway, "over_capacity", message)
                 .after(Duration::from_secs(1)),
             408 => ApiError::new(408, Fault::Caller, "request_timeout", message),
@@ -218,9 +219,7 @@ impl From<PlanError> for ApiError {
                 }
             }
             PlanError::Unavailable { .. } => {
-                ApiError::new(503, Fault::Gateway, "provider_unavailable", message)
-                    .after(SOON)
-                    .never()
+                ApiError::new(503, Fault::Gateway, "provider_unavailable", message).never()
             }
             PlanError::TooLong { .. } => {
                 let error = ApiError::new(400, Fault::Caller, "context_length_exceeded", message);
@@ -248,8 +247,9 @@ fn of_provider(error: &ProviderError) -> ApiError {
         ErrorClass::FirstByteTimeout | ErrorClass::IdleTimeout => provider(504, "provider_timeout"),
         ErrorClass::RateLimited => provider(429, "provider_rate_limited").after(SOON),
         ErrorClass::Overloaded => provider(503, "provider_overloaded").after(SOON),
-        ErrorClass::PlanWindow => provider(429, "provider_rate_limited").after(SOON).never(),
-        ErrorClass::Quota => provider(429, "insufficient_quota").after(SOON).never(),
+        // Hours away, or never: a time to come again is told only where the provider names one.
+        ErrorClass::PlanWindow => provider(429, "provider_rate_limited").never(),
+        ErrorClass::Quota => provider(429, "insufficient_quota").never(),
         ErrorClass::Auth => provider(401, "provider_auth").never(),
         ErrorClass::Forbidden => provider(403, "provider_auth").never(),
         ErrorClass::ModelNotFound => provider(404, "model_not_found").never(),
@@ -266,6 +266,8 @@ fn of_provider(error: &ProviderError) -> ApiError {
         ..told
     };
     match error.retry_after {
+        // Time fills no account: whoever heeds the header only would knock for nothing.
+        _ if error.class == ErrorClass::Quota => told,
         Some(wait) => told.after(wait),
         None => told,
     }

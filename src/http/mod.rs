@@ -132,8 +132,15 @@ impl Handler for Api {
         }
     }
 
-    fn framing_error(&self, status: u16, message: &str) -> Response {
-        ApiError::framing(status, message).response(None)
+    fn framing_error(&self, status: u16, message: &str, head: Option<&Head>) -> Response {
+        let id = head.map_or_else(options::new_id, |head| options::request_id(&head.headers));
+        // Such a request has no line of its own in the log, as those of the engine have.
+        let level = match status {
+            500 => log::Level::Error,
+            _ => log::Level::Debug,
+        };
+        log::log!(level, "request {id}: {status}, {message}");
+        refusal(&ApiError::framing(status, message), &id)
     }
 }
 

@@ -75,8 +75,13 @@ pub(super) fn request_id(headers: &Headers) -> Arc<str> {
     };
     match headers.get("X-Request-Id").filter(sane) {
         Some(id) => id.into(),
-        None => Uuid::now_v7().to_string().into(),
+        None => new_id(),
     }
+}
+
+/// An id for a request that brought none.
+pub(super) fn new_id() -> Arc<str> {
+    Uuid::now_v7().to_string().into()
 }
 
 /// A value, and where it was found.
@@ -124,10 +129,14 @@ impl Given<'_> {
     }
 
     fn duration(self) -> Result<Duration, ApiError> {
-        let parsed = humantime::parse_duration(self.text)
-            .ok()
-            .filter(|length| !length.is_zero());
-        parsed.ok_or_else(|| self.error("a duration such as 30s, 500ms or 4m"))
+        let parsed = match self.text.parse() {
+            Ok(seconds) => Some(Duration::from_secs(seconds)),
+            Err(_) => humantime::parse_duration(self.text).ok(),
+        };
+        let parsed = parsed.filter(|length| !length.is_zero());
+        parsed.ok_or_else(|| {
+            self.error("a duration such as 30s, 500ms or 4m, or whole seconds such as 30")
+        })
     }
 
     fn error(&self, accepted: &str) -> ApiError {

@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::{Api, Visit};
 use crate::cancel::CancelReason;
+use crate::clock::Time;
 use crate::config::Priority;
 use crate::engine::{Owner, Phase, Phases, RequestView, Snapshot};
+use crate::telemetry::Event;
 
 impl Api {
     /// `GET /healthz`: 200 while the books are right, 503 with what is wrong otherwise.
@@ -82,46 +84,35 @@ impl Api {
         visit.json(200, &json!({ "active": active }))
     }
 
-    /// `GET /api/requests/{id}`: the story of one of the caller's requests, as far as it is remembered. Clients choose ids,
-    /// so one of another key may have the same.
+    /// `GET /api/requests/{id}`: the story of one of the caller's requests, as far as it is remembered. Clients choose ids:
+    /// one of another key may have the same, and is not shown; of several of the caller's the latest is told, and the
+    /// others are under `earlier`.
     pub(super) fn request(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
         let now = self.clock.now();
-        let mut events = self.lifecycle.of_request(visit.rest(), now);
+        let id = visit.rest();
+        let mut events = self.lifecycle.of_request(id, now);
         events.retain(|event| visit.caller.may_see(event.subject.key.as_deref()));
-        if events.is_empty() {
-            return Err(ApiError::not_found(format!(
-                "no request {:?} is remembered",
-                visit.rest()
-            )));
-        }
-        let steps: Vec<Value> = events
-            .iter()
-            .map(|event| {
-                json!({
-                    "seq": event.seq,
-                    "step": event.step.name(),
-                    "ago_s": seconds(now.since(event.at)),
-                    "took_s": event.took.map(seconds),
-                    "thread": event.thread.name(),
-                    "key": event.subject.key.as_deref(),
-                    "session": event.subject.session.as_deref(),
-                    "provider": event.subject.provider.as_deref(),
-                    "model": event.subject.model.as_deref(),
-                })
-            })
+        let active = self.active(visit);
+        let story = |events: &[Event]| {
+            let job = events.first().map(|event| event.subject.job);
+            let active = active.iter().find(|view| Some(view.job) == job);
+            let steps: Vec<Value> = events.iter().map(|event| step(event, now)).collect();
+            json!({ "request_id": id, "steps": steps, "active": active.map(request) })
+        };
+        let mut stories: Vec<Value> = events
+            .chunk_by(|one, next| one.subject.job == next.subject.job)
+            .map(story)
             .collect();
-        let active = self
-            .active(visit)
-            .iter()
-            .find(|view| *view.request_id == *visit.rest())
-            .map(request);
-        visit.json(
-            200,
-            &json!({ "request_id": visit.rest(), "steps": steps, "active": active }),
-        )
+        let Some(mut latest) = stories.pop() else {
+            return Err(ApiError::not_found(format!(
+                "no request {id:?} is remembered"
+            )));
+        };
+        latest["earlier"] = Value::Array(stories);
+        visit.json(200, &latest)
     }
 
-    /// `DELETE /api/requests/{id}`: ends one of the caller's requests, in line or in its call.
+    /// `DELETE /api/requests/{id}`: ends the caller's requests of this id, in line or in their calls.
     pub(super) fn cancel(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
         let meant = |owner: &Owner| visit.caller.owns(owner);
         let count = self
@@ -194,6 +185,20 @@ fn classes(snapshot: &Snapshot) -> Value {
         )
     };
     Value::Object(Priority::ALL.map(class).into_iter().collect())
+}
+
+fn step(event: &Event, now: Time) -> Value {
+    json!({
+        "seq": event.seq,
+        "step": event.step.name(),
+        "ago_s": seconds(now.since(event.at)),
+        "took_s": event.took.map(seconds),
+        "thread": event.thread.name(),
+        "key": event.subject.key.as_deref(),
+        "session": event.subject.session.as_deref(),
+        "provider": event.subject.provider.as_deref(),
+        "model": event.subject.model.as_deref(),
+    })
 }
 
 fn request(view: &RequestView) -> Value {

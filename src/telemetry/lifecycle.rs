@@ -8,6 +8,9 @@
 //! [`Step::Dequeued`], a [`Step::SessionAllocated`] and a [`Step::ProviderCallStart`]) by the order of the steps; and
 //! those that are still equal by time. What comes before the first decision ([`Step::Received`]) has number 0.
 //!
+//! Clients choose the ids of their requests, and may choose one twice. So each event also carries the number of its
+//! job, and the stories of requests of one id are told one after the other, never mixed.
+//!
 //! # Cost
 //!
 //! Every request pushes some ten events from the threads that carry it, so a push takes one short lock, for all steps
@@ -132,8 +135,10 @@ pub struct Event {
 /// A request as its steps know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
-    /// The request's id.
+    /// The request's id. Clients choose ids, so several requests may have the same.
     pub request: Arc<str>,
+    /// The number of the request's job: no two have the same, and a later one has a higher.
+    pub job: u64,
     /// The name of the API key that it came under, if it came under one.
     pub key: Option<Arc<str>>,
     /// The client session, where it names one.
@@ -202,10 +207,11 @@ impl LifecycleLog {
         }
     }
 
-    /// The events of a request that are not too old at `now`, in order.
+    /// The events of the requests of this id that are not too old at `now`: one request after the other, the oldest
+    /// first, and each one's in order.
     pub fn of_request(&self, id: &str, now: Time) -> Vec<Event> {
         let mut found = self.select(now, |event| &*event.subject.request == id);
-        found.sort_by_key(|event| (event.seq, event.step, event.at));
+        found.sort_by_key(|event| (event.subject.job, event.seq, event.step, event.at));
         found
     }
 
@@ -307,6 +313,7 @@ mod tests {
             step,
             subject: Arc::new(Subject {
                 request: request.into(),
+                job: 1,
                 key: None,
                 session: None,
                 provider: None,

@@ -36,6 +36,6 @@ pub use answer::{AnswerError, parse_reply};
 pub use encode::{ModelEntry, model_json, models_json, reply_json};
 pub use error::{ErrorBody, WireError, error_json, parse_error};
 pub use outgoing::{Outgoing, Style};
-pub use request::{MAX_DEPTH, Options, ParsedRequest, parse_request};
+pub use request::{MAX_DEPTH, Options, ParsedRequest, parse_request, parse_request_within};
 pub use stream_decoder::StreamDecoder;
 pub use stream_encoder::{StreamEncoder, comment};

@@ -212,3 +212,23 @@ proptest! {
         let _ = parse_request(format!("{{\"{field}\":{text}}}").as_bytes(), 8);
     }
 }
+
+#[test]
+fn what_the_values_of_a_body_take_is_asked_for_before_they_are_made() {
+    let ask = |body: &str| {
+        let mut asked = None;
+        let read = parse_request_within(body.as_bytes(), 32, |bytes| {
+            asked = Some(bytes / VALUE_BYTES);
+            Err(WireError::Syntax("no".into()))
+        });
+        assert!(matches!(read, Err(WireError::Syntax(why)) if why == "no"));
+        asked
+    };
+    assert_eq!(ask(r#"{"a":[1,{},[]],"b":",[{:\\\","}"#), Some(9));
+    assert_eq!(ask("no JSON at all"), Some(0));
+    let deep = "[".repeat(40);
+    let never = parse_request_within(deep.as_bytes(), 32, |_| -> Result<(), WireError> {
+        panic!("it is refused before")
+    });
+    assert!(matches!(never, Err(WireError::TooDeep { .. })));
+}

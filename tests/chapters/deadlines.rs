@@ -360,7 +360,7 @@ fn assert_broken_off(what: &str, events: &[Event], expected: &str) {
 }
 
 /// A stream of more bytes than all buffers between its provider and its client hold.
-fn endless() -> Script {
+pub(super) fn endless() -> Script {
     let piece = "x".repeat(64 << 10);
     let event = format!(
         "data: {{\"id\":\"c\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{piece}\"}}}}]}}\n\n"

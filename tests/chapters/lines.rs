@@ -248,6 +248,60 @@ fn a_priority_is_read_from_header_and_body_and_the_header_wins() {
 }
 
 #[test]
+fn a_timeout_is_read_alike_from_header_and_body() {
+    let server = Server::start("providers.embedded.pace = \"0ms\"");
+    let body = |timeout: Value| Ask::of("embedded").with("pointsman", json!({"timeout": timeout}));
+    for (timeout, expected) in [("7", "7s"), ("7s", "7s"), ("2000ms", "2s"), ("90", "90s")] {
+        let header = Ask::of("embedded").within(timeout);
+        for ask in [header, body(json!(timeout))] {
+            let answer = ask.answer(&server);
+            let expected = format!("{expected} (asked for)");
+            assert_eq!(answer.header("x-timeout"), Some(&*expected), "{ask:?}");
+        }
+    }
+    let bare = body(json!(7)).answer(&server);
+    assert_eq!(bare.header("x-timeout"), Some("7s (asked for)"));
+    for timeout in ["0", "-7", "7.5", "7 apples", "99999999999999999999"] {
+        let header = Ask::of("embedded").within(timeout);
+        for ask in [header, body(json!(timeout))] {
+            let answer = ask.answer(&server);
+            assert_eq!((answer.status, &*code(&answer)), (400, "invalid_request"));
+            let message = answer.json()["error"]["message"].to_string();
+            assert!(message.contains("whole seconds such as 30"), "{message}");
+        }
+    }
+}
+
+#[test]
+fn requests_of_one_id_have_each_a_story_of_its_own() {
+    let mut rig = Rig::new("");
+    let mut waiting: Vec<Client> = Vec::new();
+    for at in 0..2 {
+        let next = rig.line_up(&ask("x").id("same").session(&format!("s{at}")), at);
+        waiting.push(next);
+    }
+    let told = rig.server.page("/api/requests/same");
+    let names = |story: &Value| -> Vec<String> {
+        let steps = story["steps"].as_array().expect("steps").iter();
+        steps
+            .map(|step| step["step"].as_str().expect("a name").to_owned())
+            .collect()
+    };
+    assert_eq!(names(&told), ["RECEIVED", "QUEUED"]);
+    assert_eq!(told["active"]["session_id"], "s1", "the latest is told");
+    assert_eq!(names(&told["earlier"][0]), ["RECEIVED", "QUEUED"]);
+    assert_eq!(told["earlier"][0]["active"]["session_id"], "s0");
+    rig.release(&mut waiting);
+    let mut whole = story_with_a_call("COMPLETED");
+    whole.insert(1, "QUEUED".into());
+    assert_eq!(rig.story("same"), whole);
+    let told = rig.server.page("/api/requests/same");
+    assert_eq!(told["earlier"].as_array().map(Vec::len), Some(1));
+    assert_eq!(names(&told["earlier"][0]), whole);
+    assert_eq!(told["earlier"][0]["active"], Value::Null);
+}
+
+#[test]
 fn a_session_that_asks_a_lot_does_not_shut_out_one_that_asks_a_little() {
     let mut rig = Rig::new("");
     let mut waiting = Vec::new();

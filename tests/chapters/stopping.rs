@@ -236,6 +236,20 @@ fn the_first_line_of_output_says_where_it_listens() {
 }
 
 #[test]
+fn the_log_begins_with_the_file_and_where_each_provider_is() {
+    let key = [("KIMI_API_KEY", "sk-never-shown")];
+    let server = Server::start_with("providers.glm.base_url = \"http://127.0.0.1:9/v4/\"", &key);
+    let file = server.directory().join("config.toml");
+    server.wait_for_log(&format!("configuration: {}", file.display()));
+    server.wait_for_log("provider kimi: https://api.moonshot.ai/v1, at most 3 calls in flight");
+    server
+        .wait_for_log("provider glm (http://127.0.0.1:9/v4) is not available: set the environment");
+    server.wait_for_log("provider embedded: in this process, at most 5 calls in flight");
+    let log = server.log().join("\n");
+    assert!(!log.contains("never-shown"), "{log}");
+}
+
+#[test]
 fn a_unix_socket_serves_its_owner_and_goes_with_the_server() {
     let arguments = ["--listen", "unix:{}/socket"];
     let mut server = Server::start_as("profile = \"test\"", &arguments, &[]);

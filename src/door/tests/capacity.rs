@@ -1,10 +1,20 @@
 //! More clients, or more bytes, than there is room for.
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 
 use super::support::{Client, PATIENCE, Scripted, config, echo, eventually, open};
+use crate::clock::SystemClock;
+use crate::door::connection::Connection;
+use crate::door::parking::Parking;
+use crate::door::shared::Shared;
+use crate::door::socket::Socket;
 use crate::door::{Response, room};
+
+/// The beginning of a request: whoever said it is not idle.
+const HALF: &str = "GET /v1/any HTTP/1.1\r\nHo";
 
 #[test]
 fn past_the_bound_only_operation_routes_are_served_and_then_nobody() {
@@ -14,10 +24,10 @@ fn past_the_bound_only_operation_routes_are_served_and_then_nobody() {
     let door = open(&config, Scripted::echo());
     let mut general: Vec<_> = (0..2).map(|_| Client::connect(&door)).collect();
     for client in &mut general {
-        assert_eq!(client.get("/v1/any").status, 200);
+        client.say(HALF);
     }
     let mut reserved = Client::connect(&door);
-    assert_eq!(reserved.get("/ops/healthz").status, 200);
+    reserved.say("GET /ops/heal");
     let mut beyond = Client::connect(&door);
     let heard = beyond.hear();
     assert_eq!(
@@ -26,8 +36,20 @@ fn past_the_bound_only_operation_routes_are_served_and_then_nobody() {
     );
     beyond.expect_close();
     assert_eq!(door.snapshot().refused, 1);
-    assert_eq!(reserved.get("/v1/any").status, 503);
+    reserved.say("thz HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(reserved.hear().status, 200);
     reserved.expect_close();
+    eventually(&door, "its place is free", |now| now.connections == 2);
+    let mut other = Client::connect(&door);
+    assert_eq!(other.get("/v1/any").status, 503);
+    other.expect_close();
+    eventually(&door, "its place is free", |now| now.connections == 2);
+    let body = "POST /ops/x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
+    assert_eq!(
+        Client::connect(&door).say(body).hear().status,
+        503,
+        "no body"
+    );
     drop(general);
     eventually(&door, "places are free", |now| now.connections == 0);
     assert_eq!(Client::connect(&door).get("/v1/any").status, 200);
@@ -40,12 +62,52 @@ fn a_reserved_connection_becomes_a_general_one_when_there_is_room() {
     config.operation_connections = 1;
     let door = open(&config, Scripted::echo());
     let mut general = Client::connect(&door);
-    assert_eq!(general.get("/").status, 200);
+    general.say(HALF);
     let mut reserved = Client::connect(&door);
-    assert_eq!(reserved.get("/ops/").status, 200);
+    reserved.say("GET /v1/any");
+    eventually(&door, "both are in", |now| now.active == 2);
     drop(general);
     eventually(&door, "a place is free", |now| now.connections == 1);
-    assert_eq!(reserved.get("/v1/any").status, 200);
+    reserved.say(" HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(reserved.hear().status, 200);
+    assert_eq!(reserved.get("/v1/any").status, 200, "it stays");
+}
+
+#[test]
+fn beyond_the_bound_nobody_is_waited_for() {
+    let mut config = config();
+    config.max_connections = 1;
+    config.operation_connections = 2;
+    let door = open(&config, Scripted::echo());
+    let mut general = Client::connect(&door);
+    general.say(HALF);
+    let mut silent = Client::connect(&door);
+    let mut half = Client::connect(&door);
+    half.say(HALF);
+    assert_eq!(silent.hear().status, 503);
+    assert_eq!(half.hear().status, 408);
+    eventually(&door, "their places are free", |now| now.connections == 1);
+}
+
+#[test]
+fn who_was_idle_the_longest_gives_way() {
+    let mut config = config();
+    config.max_connections = 3;
+    config.operation_connections = 1;
+    let door = open(&config, Scripted::echo());
+    let mut clients: Vec<_> = (0..3)
+        .map(|at| {
+            let mut client = Client::connect(&door);
+            assert_eq!(client.get("/").status, 200);
+            eventually(&door, "it parks", |now| now.parked == at + 1);
+            client
+        })
+        .collect();
+    assert_eq!(Client::connect(&door).get("/").status, 200);
+    clients[0].expect_close();
+    for client in &mut clients[1..] {
+        assert_eq!(client.get("/").status, 200);
+    }
 }
 
 #[test]
@@ -55,7 +117,7 @@ fn a_client_that_was_turned_away_in_the_middle_of_its_request_reads_why() {
     config.operation_connections = 0;
     let door = open(&config, Scripted::echo());
     let mut inside = Client::connect(&door);
-    assert_eq!(inside.get("/").status, 200);
+    inside.say(HALF);
     for _ in 0..20 {
         let mut beyond = Client::connect(&door);
         beyond.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello");
@@ -126,8 +188,35 @@ fn a_promise_of_bytes_takes_nothing_from_the_others() {
 
 #[test]
 fn the_bound_on_connections_fits_the_limit_on_open_files() {
-    for (handles, expected) in [(1024, 448), (8192, 4032), (0, 1)] {
+    for (handles, expected) in [(1024, 416), (8192, 4000), (0, 1)] {
         assert_eq!(room(handles, 32), expected, "{handles} files");
     }
     assert!(room(u64::MAX, 32) > 1 << 40, "no limit");
+}
+
+#[test]
+fn who_has_just_spoken_does_not_give_way() {
+    let parking = Parking::new().expect("a poller");
+    let shared = Shared::new(config(), SystemClock::shared(), Scripted::echo(), parking);
+    let shared = Arc::new(shared);
+    // Nobody polls here, so what the clients say is seen by nobody else.
+    let mut clients: Vec<UnixStream> = (0..3)
+        .map(|_| {
+            let (ours, theirs) = UnixStream::pair().expect("a pair");
+            let socket = Arc::new(Socket::new(ours.into(), PATIENCE).expect("it lives"));
+            let place = shared.admit(&socket).expect("there is room");
+            let connection = Connection::new(socket, place, None);
+            shared.parking.park(&shared, connection);
+            theirs
+        })
+        .collect();
+    clients[0].write_all(b"G").expect("it is heard");
+    for parked in [2, 1, 1] {
+        shared.parking.evict();
+        assert_eq!(shared.parking.parked(), parked);
+        assert_eq!(shared.connections(), parked);
+    }
+    for gone in &mut clients[1..] {
+        assert_eq!(gone.read(&mut [0]).expect("a clean end"), 0);
+    }
 }

@@ -126,7 +126,11 @@ fn errors_of_framing_have_the_shape_that_the_handler_gives_them() {
     let door = open(&config(), Scripted::echo());
     let heard = Client::connect(&door).say("nonsense\r\n\r\n").hear();
     assert_eq!(field(&heard.head, "content-type"), Some("text/x-shaped"));
-    assert_eq!(door.snapshot().rejected, 1);
+    assert_eq!(field(&heard.head, "x-path"), Some("-"), "no head was read");
+    let twice = "GET /x HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n";
+    let heard = Client::connect(&door).say(twice).hear();
+    assert_eq!(field(&heard.head, "x-path"), Some("/x"));
+    assert_eq!(door.snapshot().rejected, 2);
 }
 
 #[test]

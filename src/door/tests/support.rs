@@ -82,8 +82,11 @@ impl Handler for Scripted {
         (self.0)(request, exchange);
     }
 
-    fn framing_error(&self, status: u16, message: &str) -> Response {
-        Response::new(status).with_body("text/x-shaped", message)
+    fn framing_error(&self, status: u16, message: &str, head: Option<&Head>) -> Response {
+        let path = head.map_or("-", |head| &head.path);
+        Response::new(status)
+            .with_body("text/x-shaped", message)
+            .with_header("X-Path", path)
     }
 }
 
