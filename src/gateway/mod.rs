@@ -7,6 +7,7 @@
 //! | an answer later | [`Gateway::submit`] | [`ChatHandle`]: wait, wait for a while, cancel |
 //! | a function of its own under slots and deadline | [`Gateway::execute`] | what the function returns |
 //! | many of them | [`Gateway::execute_all`] | their results, in order |
+//! | models that only a provider knows, from the first moment | [`Gateway::wait_for_models`] | whether they are known |
 //! | the HTTP API beside all that | [`Gateway::serve`] | [`Server`] |
 //!
 //! Everything blocks, nothing is async, nothing is global: several gateways may live in one process, each with its own
