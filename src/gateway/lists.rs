@@ -1,4 +1,5 @@
-//! Asking providers, in the background, which models they have: a thread for each that is asked.
+//! Asking providers, in the background, which models they have: a thread for each that is asked
+//! (`pointsman-models-NAME`).
 //!
 //! ```text
 //!  start --> ask --answers, or has no list--> sleep for routing.model_list_refresh --+
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use log::Level;
 use parking_lot::{Condvar, Mutex};
 
 use crate::cancel::{CancelReason, CancelToken};
@@ -89,12 +91,12 @@ impl Lists {
                 cancel: lists.cancel.clone(),
             };
             models.await_list();
-            lists.spawn(asker)?;
+            lists.send_out(asker)?;
         }
         Ok(lists)
     }
 
-    fn spawn(&self, asker: Asker) -> io::Result<()> {
+    fn send_out(&self, asker: Asker) -> io::Result<()> {
         let first = First::new(&self.firsts);
         let thread = Builder::new()
             .name(format!("pointsman-models-{}", asker.name))
@@ -163,8 +165,12 @@ enum Heard {
     List(String),
     /// It has no list, or none that can be read.
     Nothing(String),
-    /// It did not answer, and why.
-    Failed(String),
+    /// It did not answer: why, the same in more words for the log, and for how long it wants not to be asked.
+    Failed {
+        why: String,
+        detail: String,
+        wait: Duration,
+    },
 }
 
 impl Asker {
@@ -177,17 +183,14 @@ impl Asker {
             if self.cancel.is_cancelled() {
                 return;
             }
-            let rest = match &heard {
-                Heard::Failed(_) => pause.min(self.refresh),
-                Heard::List(_) | Heard::Nothing(_) => self.refresh,
-            };
-            pause = match &heard {
-                Heard::Failed(_) => pause.saturating_mul(2),
-                Heard::List(_) | Heard::Nothing(_) => FIRST_PAUSE,
+            let rest;
+            (rest, pause) = match &heard {
+                Heard::Failed { wait, .. } => (pause.max(*wait), pause.saturating_mul(2)),
+                Heard::List(_) | Heard::Nothing(_) => (self.refresh, FIRST_PAUSE),
             };
             self.say(heard, &mut said);
             first.take();
-            self.cancel.wait(rest);
+            self.cancel.wait(rest.min(self.refresh));
         }
     }
 
@@ -204,26 +207,29 @@ impl Asker {
             }
             Err(error) => {
                 self.models.failed(&error.message);
-                Heard::Failed(error.detail.unwrap_or(error.message))
+                Heard::Failed {
+                    detail: error.detail.unwrap_or_else(|| error.message.clone()),
+                    wait: error.retry_after.unwrap_or_default(),
+                    why: error.message,
+                }
             }
         }
     }
 
-    /// Says what is new: once, and not again until something else is.
+    /// Says what is new: once, and not again until something else is. (Of a failure the details differ each time.)
     fn say(&self, heard: Heard, said: &mut String) {
         let name = &self.name;
-        let line = match &heard {
-            Heard::List(words) => format!("models of {name}: {words}"),
-            Heard::Nothing(why) | Heard::Failed(why) => {
-                format!("models of {name}: as configured, for {name} does not list them: {why}")
-            }
+        let unlisted = |why: &str| {
+            format!("models of {name}: as configured, for {name} does not list them: {why}")
         };
-        if line != *said {
-            match heard {
-                Heard::List(_) | Heard::Nothing(_) => log::info!("{line}"),
-                Heard::Failed(_) => log::warn!("{line}"),
-            }
-            *said = line;
+        let (level, line, news) = match heard {
+            Heard::List(words) => (Level::Info, format!("models of {name}: {words}"), words),
+            Heard::Nothing(why) => (Level::Info, unlisted(&why), why),
+            Heard::Failed { why, detail, .. } => (Level::Warn, unlisted(&detail), why),
+        };
+        if news != *said {
+            log::log!(level, "{line}");
+            *said = news;
         }
     }
 }

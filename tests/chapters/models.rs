@@ -169,11 +169,18 @@ fn while_a_list_is_not_there_yet_nothing_waits_for_it_and_whoever_needs_it_is_to
 #[test]
 fn a_list_that_can_not_be_read_is_said_once_and_takes_nothing_away() {
     let upstream = Upstream::start(Script::text("hello"));
-    upstream.on_list(Script::error(500, "server_error", "the list is out"));
+    // The provider's own id of a request goes to the log, and is another one each time.
+    let out = |id: &str| {
+        let body = json!({"error": {"message": "the list is out", "type": "server_error"}});
+        Script::Status(500, body, vec![("x-request-id".into(), id.into())])
+    };
+    upstream.on_list(out("a"));
     let config = mine(&upstream.url()) + "providers.mine.models = [{ name = \"m\" }]\n";
     let often = (REFRESH.0, "10ms");
     let server = Server::start_with(&config, &[often]);
-    upstream.wait_for_lists(4);
+    upstream.wait_for_lists(2);
+    upstream.on_list(out("b"));
+    upstream.wait_for_lists(6);
     assert_eq!(text(&Ask::of("m").answer(&server)), "hello");
     let unknown = Ask::of("x").answer(&server);
     let words = "mine does not say which models it has, the log says why";
