@@ -11,7 +11,7 @@ use crossbeam::channel::bounded;
 use pointsman::clock::{SharedClock, SystemClock};
 use pointsman::config::{Config, Priority, Profile};
 use pointsman::engine::{Engine, FnTask, JobSpec, Task, TaskContext};
-use pointsman::providers::{Call, OnPiece, Provider, ProviderError};
+use pointsman::providers::{Call, OnPiece, Provider, ProviderError, Providers};
 use pointsman::routing::Router;
 use pointsman::telemetry::LifecycleLog;
 
@@ -39,7 +39,7 @@ impl Rig {
         let providers: Vec<(Arc<str>, Arc<dyn Provider>)> =
             vec![("nobody".into(), Arc::new(Nobody))];
         let lifecycle = Arc::new(LifecycleLog::new(&config.telemetry));
-        let router = Router::new(&config);
+        let router = Router::new(&config, &Providers::new(&config, Arc::clone(&clock)));
         let engine = Engine::start(&config, Arc::clone(&clock), providers, router, lifecycle);
         Rig {
             engine: engine.expect("threads start"),

@@ -28,6 +28,8 @@ mod limits;
 mod lines;
 #[path = "chapters/live.rs"]
 mod live;
+#[path = "chapters/models.rs"]
+mod models;
 #[path = "chapters/silence.rs"]
 mod silence;
 #[path = "chapters/stopping.rs"]

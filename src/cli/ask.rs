@@ -9,12 +9,15 @@ use clap::Args;
 use super::signals::{INTERRUPTED, cancelled_by_signal};
 use super::terminal::{Page, remark};
 use super::{Source, fail, logging, refuse};
+use crate::cancel::CancelToken;
 use crate::chat::{ChatRequest, Delta, Piece, Usage};
 use crate::config::{Config, Priority};
 use crate::gateway::{CallInfo, ChatError, Gateway, Job, Phases, StartError};
 
 /// What goes wrong is said in words, once; `RUST_LOG` shows more.
 const LOG_LEVEL: &str = "off";
+/// Between two looks at whether a signal came, while models are waited for.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// What `pointsman ask` takes.
 #[derive(Debug, Args)]
@@ -66,10 +69,12 @@ pub(super) fn ask(options: Options) -> ExitCode {
         Some(timeout) => job.timeout(timeout),
         None => job,
     };
-    match answer(config, job) {
+    match answer(config, job, &cancel) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Unread) => ExitCode::SUCCESS,
-        Err(Failure::Chat(ChatError::Cancelled(_))) if cancel.is_cancelled() => {
+        Err(Failure::Chat(ChatError::Cancelled(_) | ChatError::Plan(_)))
+            if cancel.is_cancelled() =>
+        {
             ExitCode::from(INTERRUPTED)
         }
         Err(Failure::Chat(error)) => fail(&in_words(&error)),
@@ -86,9 +91,14 @@ enum Failure {
 }
 
 /// Prints the answer, and then, beside it, where the time went.
-fn answer(config: Config, job: Job) -> Result<(), Failure> {
+fn answer(config: Config, job: Job, cancel: &CancelToken) -> Result<(), Failure> {
     let gateway = Gateway::start(config).map_err(Failure::Start)?;
-    let mut stream = gateway.stream(job).map_err(Failure::Chat)?;
+    let mut stream = match gateway.stream(job.clone()) {
+        // Models that are only the provider's to name are not known in the first moment.
+        Err(ChatError::Plan(_)) if await_models(&gateway, cancel) => gateway.stream(job),
+        other => other,
+    }
+    .map_err(Failure::Chat)?;
     let mut page = Page::of_stdout();
     let mut usage = None;
     let mut printed = Ok(());
@@ -115,6 +125,16 @@ fn answer(config: Config, job: Job) -> Result<(), Failure> {
         remark(&timings(&call, &phases, usage.as_ref()));
     }
     Ok(())
+}
+
+/// Waits until providers have said which models they have; `false` when a signal came first.
+fn await_models(gateway: &Gateway, cancel: &CancelToken) -> bool {
+    while !cancel.is_cancelled() {
+        if gateway.wait_for_models(PATIENCE) {
+            return true;
+        }
+    }
+    false
 }
 
 /// With what else the log would say: whoever asks in this process may read it.

@@ -60,7 +60,7 @@ fn look(config: &Config, head: &str, within: Duration, cancel: &CancelToken) -> 
     for finding in &findings {
         say(&line(&finding.provider, &words(finding)))?;
     }
-    let is_real = |finding: &Finding| matches!(finding.state, State::Works | State::Reached);
+    let is_real = |finding: &Finding| matches!(finding.state, State::Works(_) | State::Reached);
     if !findings.iter().any(is_real) {
         let advice = "no provider can be called: the model `auto` is answered offline";
         say(&line("auto", advice))?;
@@ -72,11 +72,22 @@ fn line(who: &str, what: &str) -> String {
     format!("{who:<15}{what}\n")
 }
 
+/// A model that is configured and not listed may be misspelt, or gone: both are common.
+fn unlisted(missing: &[String]) -> String {
+    match missing {
+        [] => String::new(),
+        missing => format!(
+            "; it does not list these of the configured models: {}",
+            missing.join(", ")
+        ),
+    }
+}
+
 fn words(finding: &Finding) -> String {
     let url = &finding.base_url;
     match &finding.state {
         State::InProcess => "OK: in this process, needs no network".into(),
-        State::Works => format!("OK: {url} answers"),
+        State::Works(missing) => format!("OK: {url} answers{}", unlisted(missing)),
         State::Reached => {
             format!("OK: {url} answers; it lists no models, so the key was not tried")
         }

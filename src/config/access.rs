@@ -102,7 +102,7 @@ impl Access {
 
 impl ClientKey {
     fn read(section: &mut Section<'_>, environment: &Environment) -> Self {
-        let name = read_name(section);
+        let name = section.unshown_name("name", "letters, digits, - _ and ., at most 64", is_name);
         let (key_env, key_file) = secret::read(section, "key_env", "key_file");
         let key = ClientKey {
             name,
@@ -146,21 +146,6 @@ impl ClientKey {
 
 fn says(section: &Section<'_>, knob: &str) -> bool {
     section.keys().iter().any(|key| key == knob)
-}
-
-fn read_name(section: &mut Section<'_>) -> String {
-    let accepted = "letters, digits, - _ and ., at most 64";
-    let is_set = says(section, "name");
-    let name = section.unshown_knob("name", accepted, |value| {
-        value
-            .as_text()
-            .filter(|name| is_name(name))
-            .map(str::to_owned)
-    });
-    if !is_set {
-        section.refuse("name", format!("missing, accepted is {accepted}"));
-    }
-    name.unwrap_or_default()
 }
 
 /// It goes into log lines and pages as it is.

@@ -1,9 +1,11 @@
-//! `[routing]`: who answers `auto`.
+//! `[routing]`: who answers `auto`, and how often providers are asked for their models.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::provider::{Provider, ProviderKind};
 use super::section::Section;
+use super::{HOUR, secs};
 
 /// `[routing]`
 #[derive(Debug, Clone, PartialEq)]
@@ -11,6 +13,8 @@ pub struct Routing {
     /// Names of the providers that may answer `auto`, the preferred first. Without embedded ones: they answer `auto`
     /// only when none of these has a key.
     pub auto: Vec<String>,
+    /// How often each provider with `model_list` is asked which models it has; zero: never.
+    pub model_list_refresh: Duration,
 }
 
 impl Routing {
@@ -20,17 +24,27 @@ impl Routing {
         providers: &BTreeMap<String, Provider>,
         off: &[String],
     ) -> Self {
-        let Some(mut auto) = section.words("auto") else {
-            return Routing {
-                auto: by_kind(providers),
-            };
-        };
-        if let Some(problem) = problem_of(&auto, providers, off) {
-            section.refuse("auto", problem);
+        let refresh = section.duration("model_list_refresh", Duration::ZERO..=24 * HOUR);
+        Routing {
+            auto: read_auto(section, providers, off),
+            model_list_refresh: refresh.unwrap_or(secs(300)),
         }
-        auto.retain(|name| providers.contains_key(name));
-        Routing { auto }
     }
+}
+
+fn read_auto(
+    section: &mut Section<'_>,
+    providers: &BTreeMap<String, Provider>,
+    off: &[String],
+) -> Vec<String> {
+    let Some(mut auto) = section.words("auto") else {
+        return by_kind(providers);
+    };
+    if let Some(problem) = problem_of(&auto, providers, off) {
+        section.refuse("auto", problem);
+    }
+    auto.retain(|name| providers.contains_key(name));
+    auto
 }
 
 /// The order in which nobody has to say anything: kimi, glm, then the others; by name within a kind.

@@ -137,6 +137,35 @@ impl<'a> Section<'a> {
         value
     }
 
+    /// A name that must be there; empty where it is not accepted.
+    pub(super) fn name(
+        &mut self,
+        key: &str,
+        accepted: &str,
+        is_accepted: impl Fn(&str) -> bool,
+    ) -> String {
+        let name = self.knob(key, accepted, |value| text_if(value, is_accepted));
+        self.needed(key, name, accepted)
+    }
+
+    /// Like [`Section::name`], but an error does not show what was found: it may be a key in the wrong place.
+    pub(super) fn unshown_name(
+        &mut self,
+        key: &str,
+        accepted: &str,
+        is_accepted: impl Fn(&str) -> bool,
+    ) -> String {
+        let name = self.unshown_knob(key, accepted, |value| text_if(value, is_accepted));
+        self.needed(key, name, accepted)
+    }
+
+    fn needed(&mut self, key: &str, name: Option<String>, accepted: &str) -> String {
+        if !self.table.is_some_and(|table| table.contains_key(key)) {
+            self.refuse(key, format!("missing, accepted is {accepted}"));
+        }
+        name.unwrap_or_default()
+    }
+
     /// A whole number.
     pub(super) fn count<N>(&mut self, key: &str, range: RangeInclusive<N>) -> Option<N>
     where
@@ -262,4 +291,9 @@ impl<'a> Section<'a> {
         section.finish();
         value
     }
+}
+
+fn text_if(value: &Value, is_accepted: impl Fn(&str) -> bool) -> Option<String> {
+    let text = value.as_text().filter(|text| is_accepted(text));
+    text.map(str::to_owned)
 }

@@ -158,6 +158,14 @@ impl Engine {
         self.planner.models()
     }
 
+    /// What a request for the model `name` would get; `auto` is one too.
+    ///
+    /// # Errors
+    /// As [`Engine::plan`].
+    pub fn model(&self, name: &str) -> Result<ModelInfo, PlanError> {
+        self.planner.model(name)
+    }
+
     /// Takes a job. Whatever becomes of it, refusal included, its sink and its handle are told.
     ///
     /// # Errors

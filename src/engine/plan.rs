@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::chat::ChatRequest;
-use crate::config::{Config, Provider, Timeouts};
+use crate::config::{Config, Model, Provider, Timeouts};
 use crate::providers::{ChosenTimeout, Kind, choose_timeout};
 use crate::routing::{ModelInfo, RouteError, Router};
 
@@ -55,7 +55,8 @@ impl Planner {
     pub(super) fn plan(&self, mut request: ChatRequest, ask: &Ask) -> Result<Plan, RouteError> {
         let route = self.router.route(&request)?;
         request.model = route.model;
-        let timeout = self.timeout(&request, &route.provider, ask);
+        let known = route.known.as_ref().map(|offered| &offered.model);
+        let timeout = self.timeout(&request, known, &route.provider, ask);
         let model = request.model.as_str().into();
         Ok(Plan {
             request: Arc::new(request),
@@ -71,14 +72,24 @@ impl Planner {
         self.router.models()
     }
 
-    fn timeout(&self, request: &ChatRequest, provider: &str, ask: &Ask) -> ChosenTimeout {
+    pub(super) fn model(&self, name: &str) -> Result<ModelInfo, RouteError> {
+        self.router.model(name)
+    }
+
+    fn timeout(
+        &self,
+        request: &ChatRequest,
+        model: Option<&Model>,
+        provider: &str,
+        ask: &Ask,
+    ) -> ChosenTimeout {
         let kind = match (ask.continues, request.stream) {
             (true, _) => Kind::Continuation,
             (false, true) => Kind::Streaming,
             (false, false) => Kind::Normal,
         };
         let provider = &self.providers[provider];
-        let chosen = choose_timeout(request, kind, ask.timeout, provider, &self.timeouts);
+        let chosen = choose_timeout(request, model, kind, ask.timeout, provider, &self.timeouts);
         log::info!("{}", chosen.log_line(&provider.name));
         chosen
     }

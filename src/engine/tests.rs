@@ -11,7 +11,7 @@ use crate::cancel::CancelReason;
 use crate::chat::{Delta, Piece};
 use crate::clock::SystemClock;
 use crate::config::{Config, Profile};
-use crate::providers::{Call, ErrorClass, OnPiece, ProviderError};
+use crate::providers::{Call, ErrorClass, OnPiece, ProviderError, Providers};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -64,7 +64,7 @@ impl Bench {
             &config,
             clock.clone(),
             providers,
-            Router::new(&config),
+            Router::new(&config, &Providers::new(&config, SystemClock::shared())),
             lifecycle,
         )
         .expect("threads start");

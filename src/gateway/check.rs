@@ -9,7 +9,7 @@ use crate::cancel::{CancelReason, CancelToken};
 use crate::clock::{SharedClock, SystemClock, Time};
 use crate::config::{self, Config};
 use crate::engine::{ErrorClass, ProviderError};
-use crate::providers::{Probe, Provider, Providers};
+use crate::providers::{Models, Probe, Provider, Providers};
 
 /// What was found out about one provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +27,8 @@ pub struct Finding {
 pub enum State {
     /// It is in this process and needs nothing.
     InProcess,
-    /// It was reached, and took the key if there is one.
-    Works,
+    /// It was reached, and took the key if there is one; with the configured models that it does not list.
+    Works(Vec<String>),
     /// It was reached; it has no list of models, so its word on the key is not known.
     Reached,
     /// It comes with pointsman, and nobody gave it a key; with what to do about it.
@@ -47,7 +47,7 @@ impl State {
     /// Whether nobody who counts on the provider will be let down.
     pub fn is_ok(&self) -> bool {
         match self {
-            State::InProcess | State::Works | State::Reached | State::NotSetUp(_) => true,
+            State::InProcess | State::Works(_) | State::Reached | State::NotSetUp(_) => true,
             State::MissingKey(_)
             | State::RefusedKey(_)
             | State::Unreachable(_)
@@ -67,8 +67,10 @@ pub fn check(config: &Config, cancel: &CancelToken, within: Duration) -> io::Res
     let deadline = clock.now() + within;
     std::thread::scope(|scope| {
         let probes = config.providers.values().map(|entry| {
-            let provider = providers.get(&entry.name);
-            let provider = Arc::clone(provider.expect("each provider that is on was made"));
+            let provider = providers
+                .get(&entry.name)
+                .zip(providers.models(&entry.name));
+            let provider = provider.expect("each provider that is on was made");
             let state = match keyless(entry) {
                 Some(state) => Probing::Known(state),
                 None => Probing::Asked(ask(scope, &entry.name, provider, cancel, deadline)?),
@@ -89,16 +91,21 @@ enum Probing<'scope> {
 fn ask<'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: &str,
-    provider: Arc<dyn Provider>,
+    (provider, models): (&Arc<dyn Provider>, &Models),
     cancel: &CancelToken,
     deadline: Time,
 ) -> io::Result<ScopedJoinHandle<'scope, State>> {
-    let cancel = cancel.clone();
+    let (provider, models, cancel) = (Arc::clone(provider), models.clone(), cancel.clone());
     Builder::new()
         .name(format!("pointsman-check-{name}"))
         .spawn_scoped(scope, move || match provider.probe(&cancel, deadline) {
             Ok(Probe::InProcess) => State::InProcess,
-            Ok(Probe::Accepted) => State::Works,
+            Ok(Probe::Accepted(listed)) => {
+                if let Some(listed) = listed {
+                    models.read(listed);
+                }
+                State::Works(models.known().missing().to_vec())
+            }
             Ok(Probe::Reached) => State::Reached,
             Err(error) => State::of_error(&error),
         })

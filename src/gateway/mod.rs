@@ -7,6 +7,7 @@
 //! | an answer later | [`Gateway::submit`] | [`ChatHandle`]: wait, wait for a while, cancel |
 //! | a function of its own under slots and deadline | [`Gateway::execute`] | what the function returns |
 //! | many of them | [`Gateway::execute_all`] | their results, in order |
+//! | models that only a provider knows, from the first moment | [`Gateway::wait_for_models`] | whether they are known |
 //! | the HTTP API beside all that | [`Gateway::serve`] | [`Server`] |
 //!
 //! Everything blocks, nothing is async, nothing is global: several gateways may live in one process, each with its own
@@ -33,6 +34,7 @@ mod check;
 mod error;
 mod execute;
 mod job;
+mod lists;
 mod load;
 mod options;
 mod reply;
@@ -61,6 +63,8 @@ pub use reply::ChatHandle;
 pub use server::Server;
 pub use stream::ChatStream;
 
+use lists::Lists;
+
 /// Providers, engine and lifecycle log of one configuration: see the story of this folder.
 ///
 /// ```
@@ -77,12 +81,13 @@ pub use stream::ChatStream;
 pub struct Gateway {
     config: Arc<Config>,
     clock: SharedClock,
+    lists: Arc<Lists>,
     engine: Arc<Engine>,
     lifecycle: Arc<LifecycleLog>,
 }
 
 impl Gateway {
-    /// Starts workers and watchdog. A provider without its key is no error: it is listed as unavailable.
+    /// Starts workers and watchdog, and asks providers in the background which models they have. A provider without its key is no error: it is listed as unavailable.
     ///
     /// # Errors
     /// [`StartError::Threads`]
@@ -90,7 +95,8 @@ impl Gateway {
         let clock = SystemClock::shared();
         let lifecycle = Arc::new(LifecycleLog::new(&config.telemetry));
         let providers = Providers::new(&config, Arc::clone(&clock));
-        let router = Router::new(&config);
+        let router = Router::new(&config, &providers);
+        let lists = Lists::start(&config, &providers, &clock).map_err(StartError::Threads)?;
         let named = |name: &str| Some((Arc::from(name), Arc::clone(providers.get(name)?)));
         let providers = providers.names().filter_map(named).collect();
         let engine = Engine::start(
@@ -104,6 +110,7 @@ impl Gateway {
         Ok(Gateway {
             config: Arc::new(config),
             clock,
+            lists: Arc::new(lists),
             engine,
             lifecycle,
         })
@@ -184,6 +191,21 @@ impl Gateway {
         reply::submit(self, job.into())
     }
 
+    /// Waits until each provider that is asked for its models (`providers.NAME.model_list`) has said, or failed to say,
+    /// which it has; `false` when that takes longer than `within`. Nobody has to: models that the configuration names
+    /// can be asked for at once, and others when they are known.
+    ///
+    /// ```
+    /// # use pointsman::{Config, Gateway, Profile};
+    /// # use std::time::Duration;
+    /// let gateway = Gateway::start(Config::builtin(Profile::Test))?;
+    /// assert!(gateway.wait_for_models(Duration::from_secs(5)), "in tests nobody is asked");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_for_models(&self, within: Duration) -> bool {
+        self.lists.wait(within)
+    }
+
     /// How busy the gateway is: what [`Call::unless_load`] goes by.
     pub fn load(&self) -> Level {
         Level::of(&self.engine.snapshot().core, self.config.queue.capacity)
@@ -212,6 +234,7 @@ impl Gateway {
     ///
     /// A function that does not return even then is left behind after one second more, and the log says so.
     pub fn shutdown(&self, grace: Duration) {
+        self.lists.stop();
         self.engine.stop(grace);
     }
 }

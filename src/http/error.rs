@@ -84,13 +84,6 @@ impl ApiError {
         ApiError::new(404, Fault::Caller, "not_found", message)
     }
 
-    /// No such model.
-    pub(super) fn model_not_found(name: &str) -> Self {
-        let shown: String = name.chars().take(128).collect();
-        let message = format!("no model is called {shown:?}");
-        ApiError::new(404, Fault::Caller, "model_not_found", message).never()
-    }
-
     /// Something is there, but not for this method; `allow` lists those that it takes.
     pub(super) fn method_not_allowed(message: impl Into<String>, allow: String) -> Self {
         ApiError {
@@ -211,11 +204,16 @@ impl From<PlanError> for ApiError {
     fn from(error: PlanError) -> Self {
         let message = error.to_string();
         match error {
-            PlanError::UnknownModel { .. } => {
+            PlanError::UnknownModel { awaited, .. } => {
                 let error = ApiError::new(404, Fault::Caller, "model_not_found", message);
+                let error = match awaited.as_slice() {
+                    [] => error.never(),
+                    // One of those who have not said yet may have it.
+                    _ => error.after(SOON),
+                };
                 ApiError {
                     param: Some("model".into()),
-                    ..error.never()
+                    ..error
                 }
             }
             PlanError::Unavailable { .. } => {

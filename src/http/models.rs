@@ -14,26 +14,27 @@ impl Api {
         visit.bytes(200, models_json(&self.entries()))
     }
 
-    /// One of them.
+    /// One of them, by any name that a request could give: `auto`, `provider/name`, and such as are not listed too.
     pub(super) fn model(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
-        let entries = self.entries();
-        let found = entries.iter().find(|entry| entry.id == visit.rest());
-        let entry = found.ok_or_else(|| ApiError::model_not_found(visit.rest()))?;
-        visit.bytes(200, model_json(entry))
+        let model = self.engine.model(visit.rest())?;
+        visit.bytes(200, model_json(&entry(model)))
     }
 
     fn entries(&self) -> Vec<ModelEntry> {
-        let models = self
-            .engine
-            .models()
-            .into_iter()
-            .filter(|model| model.available);
-        let entry = |model: ModelInfo| ModelEntry {
-            id: model.id,
-            owned_by: model.provider,
-            created: 0,
-            extra: Extra::from_iter([("context_length".to_owned(), json!(model.context))]),
-        };
-        models.map(entry).collect()
+        let models = self.engine.models().into_iter();
+        let available = models.filter(|model| model.available);
+        available.map(entry).collect()
+    }
+}
+
+fn entry(model: ModelInfo) -> ModelEntry {
+    let context = model
+        .context
+        .map(|tokens| ("context_length".to_owned(), json!(tokens)));
+    ModelEntry {
+        id: model.id,
+        owned_by: model.provider,
+        created: 0,
+        extra: Extra::from_iter(context),
     }
 }

@@ -163,7 +163,7 @@ impl<'a> Draft<'a> {
 }
 
 /// Whether a parameter says what its absence says: many clients send OpenAI's defaults with each request.
-fn is_neutral(parameter: &str, value: &Value) -> bool {
+pub(super) fn is_neutral(parameter: &str, value: &Value) -> bool {
     const NEUTRAL: [(&str, f64); 4] = [
         ("temperature", 1.0),
         ("n", 1.0),

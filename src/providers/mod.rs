@@ -3,6 +3,7 @@
 //! | file | what it answers for |
 //! |---|---|
 //! | `registry.rs` | all providers of a configuration, by name |
+//! | `models.rs` | which models a provider offers: those configured, and those it lists itself |
 //! | `operation.rs`, `prompt.rs` | how long a request may take, and how long its prompt is |
 //! | `openai.rs` | one call over the OpenAI wire, whoever the provider is |
 //! | `dialect.rs`, `kimi.rs`, `glm.rs` | what each provider does its own way: parameters, web search, errors |
@@ -15,6 +16,7 @@ mod dialect;
 mod embedded;
 mod glm;
 mod kimi;
+mod models;
 mod openai;
 mod operation;
 mod prompt;
@@ -25,9 +27,10 @@ mod testing;
 mod transport;
 mod trouble;
 
+pub use models::{Known, List, Models, Offered};
 pub use operation::{ChosenTimeout, Kind, Operation, choose_timeout};
 pub use prompt::prompt_tokens;
-pub use registry::{Offer, Providers};
+pub use registry::Providers;
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -37,6 +40,7 @@ use crate::cancel::{CancelReason, CancelToken};
 use crate::chat::{ChatRequest, Piece};
 use crate::clock::Time;
 use crate::config;
+use crate::wire::ListedModel;
 
 /// Somebody who answers chats. One value per provider, shared by all workers.
 pub trait Provider: fmt::Debug + Send + Sync {
@@ -47,7 +51,7 @@ pub trait Provider: fmt::Debug + Send + Sync {
     /// What went wrong, classified. An answer that breaks off is an error, however much of it came.
     fn chat(&self, call: &Call<'_>, on_piece: &mut OnPiece<'_>) -> Result<(), ProviderError>;
 
-    /// Finds out whether it can be reached and takes our key, at no cost. Blocks until it is known, `cancel` is said or
+    /// Finds out whether it can be reached, takes our key, and which models it has, at no cost. Blocks until it is known, `cancel` is said or
     /// `deadline` has passed.
     ///
     /// # Errors
@@ -60,12 +64,12 @@ pub trait Provider: fmt::Debug + Send + Sync {
 }
 
 /// What a probe found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe {
     /// It is in this process.
     InProcess,
-    /// It answered, and took the key if there is one.
-    Accepted,
+    /// It answered, and took the key if there is one; with the models that it lists, where that is a list.
+    Accepted(Option<Vec<ListedModel>>),
     /// It answered, but has nothing to be asked that costs nothing: what it thinks of the key is not known.
     Reached,
 }

@@ -26,9 +26,10 @@ use crate::chat::{
 use crate::clock::{SharedClock, Time};
 use crate::config::{self, Timeouts};
 use crate::wire::sse::{Event, Reader};
-use crate::wire::{AnswerError, Outgoing, StreamDecoder, parse_reply};
+use crate::wire::{AnswerError, ListedModel, Outgoing, StreamDecoder, parse_models, parse_reply};
 
 use super::dialect::{Dialect, Draft};
+use super::models::Models;
 use super::search::{MAX_ROUNDS, Sieve};
 use super::transport::{Answer, Get, Post, Transport, TransportError};
 use super::trouble::{Refusal, Trouble};
@@ -36,6 +37,8 @@ use super::{Call, CallWatch, ErrorClass, OnPiece, Probe, Provider, ProviderError
 
 /// Bytes of one event: a whole tool call may come in one.
 const MAX_EVENT_BYTES: usize = 16 << 20;
+/// Bytes of a list of models that are read. The longest ones, of some hundred models with all about them, have 1 MiB.
+const MAX_LIST_BYTES: u64 = 16 << 20;
 /// Bytes of an error body that are read.
 const MAX_ERROR_BYTES: u64 = 64 << 10;
 
@@ -43,6 +46,7 @@ const MAX_ERROR_BYTES: u64 = 64 << 10;
 #[derive(Debug)]
 pub(super) struct OpenAi {
     config: config::Provider,
+    models: Models,
     timeouts: Timeouts,
     clock: SharedClock,
     transport: Transport,
@@ -52,6 +56,7 @@ pub(super) struct OpenAi {
 impl OpenAi {
     pub(super) fn new(
         config: &config::Provider,
+        models: Models,
         timeouts: &Timeouts,
         clock: SharedClock,
         dialect: Box<dyn Dialect>,
@@ -59,6 +64,7 @@ impl OpenAi {
         OpenAi {
             transport: Transport::new(config, timeouts, SharedClock::clone(&clock)),
             config: config.clone(),
+            models,
             timeouts: timeouts.clone(),
             clock,
             dialect,
@@ -87,7 +93,7 @@ impl Provider for OpenAi {
         let answer = self.transport.get(&get);
         let answer = answer.map_err(|error| self.trouble().transport(error))?;
         match answer.status {
-            200..300 => Ok(Probe::Accepted),
+            200..300 => Ok(Probe::Accepted(self.list(answer)?)),
             // Servers of one's own often have no list of models.
             404 | 405 | 501 => Ok(Probe::Reached),
             _ => Err(self.refusal(answer)),
@@ -107,7 +113,8 @@ impl CallWatch for Unwatched {
 impl OpenAi {
     fn call(&self, call: &Call<'_>, on_piece: &mut OnPiece<'_>) -> Result<(), ProviderError> {
         let name = model_name(&call.request.model, &self.config);
-        let model = self.config.models.iter().find(|model| model.name == name);
+        let known = self.models.known();
+        let model = known.find(name).map(|offered| &offered.model);
         let mut draft = Draft::new(call.request, name, model)?;
         self.dialect.adapt(&mut draft)?;
         let mut delivery = Delivery {
@@ -141,6 +148,21 @@ impl OpenAi {
         }
         let message = format!("the model still searched after {MAX_ROUNDS} rounds");
         Err(ProviderError::new(ErrorClass::Incomplete, message))
+    }
+
+    /// The models in an answer; `None` where it has none to say, as the front page of a site hasn't.
+    fn list(&self, mut answer: Answer) -> Result<Option<Vec<ListedModel>>, ProviderError> {
+        answer.content_began();
+        let mut body = Vec::new();
+        let read = answer.by_ref().take(MAX_LIST_BYTES).read_to_end(&mut body);
+        read.map_err(|error| self.trouble().transport(error.into()))?;
+        match parse_models(&body) {
+            Ok(models) => Ok(Some(models)),
+            Err(AnswerError::Malformed(_)) => Ok(None),
+            Err(error @ (AnswerError::Refused(_) | AnswerError::Truncated)) => {
+                Err(self.trouble().answer(error))
+            }
+        }
     }
 
     fn trouble(&self) -> Trouble<'_> {

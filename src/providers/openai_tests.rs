@@ -85,7 +85,13 @@ impl Peer {
         config.base_url = self.url.clone();
         config.api_key = Some("sk-secret".into());
         let timeouts = Timeouts { idle, ..timeouts() };
-        OpenAi::new(&config, &timeouts, SystemClock::shared(), dialect)
+        OpenAi::new(
+            &config,
+            Models::new(&config),
+            &timeouts,
+            SystemClock::shared(),
+            dialect,
+        )
     }
 
     fn next(&self) -> Seen {
@@ -510,7 +516,13 @@ fn nobody_there_is_no_connection_and_says_nothing_of_the_key() {
     config.base_url = format!("http://{}", listener.local_addr().expect("bound"));
     config.api_key = Some("sk-secret".into());
     drop(listener);
-    let openai = OpenAi::new(&config, &timeouts(), SystemClock::shared(), Box::new(Plain));
+    let openai = OpenAi::new(
+        &config,
+        Models::new(&config),
+        &timeouts(),
+        SystemClock::shared(),
+        Box::new(Plain),
+    );
     let error = run(&openai, &ask()).1.expect_err("nobody");
     assert_eq!(error.class, ErrorClass::Connect);
     assert!(!format!("{error:?} {openai:?}").contains("sk-secret"));

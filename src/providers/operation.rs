@@ -119,9 +119,10 @@ impl fmt::Display for ChosenTimeout {
     }
 }
 
-/// Chooses how long `request` may take at `provider`; `wished` is what its caller named.
+/// Chooses how long `request` may take at `provider`; `model` is what is known of the model, `wished` what the caller named.
 pub fn choose_timeout(
     request: &ChatRequest,
+    model: Option<&Model>,
     kind: Kind,
     wished: Option<Duration>,
     provider: &config::Provider,
@@ -130,8 +131,6 @@ pub fn choose_timeout(
     if let Some(wished) = wished {
         return wish(wished, timeouts.max);
     }
-    let name = super::model_name(&request.model, provider);
-    let model = provider.models.iter().find(|model| model.name == name);
     let operation = Operation::of(request, model);
     let mut reason = operation.to_string();
     let mut row = operation.row(&provider.timeouts);
@@ -197,8 +196,15 @@ mod tests {
         kimi
     }
 
+    fn choose(request: &ChatRequest, kind: Kind, wished: Option<Duration>) -> ChosenTimeout {
+        let kimi = kimi();
+        let mut models = kimi.models.iter();
+        let model = models.find(|model| model.name == request.model);
+        choose_timeout(request, model, kind, wished, &kimi, &timeouts())
+    }
+
     fn check(request: &ChatRequest, kind: Kind, expected: &str) {
-        let chosen = choose_timeout(request, kind, None, &kimi(), &timeouts());
+        let chosen = choose(request, kind, None);
         assert_eq!(chosen.to_string(), expected);
     }
 
@@ -232,7 +238,7 @@ mod tests {
     #[test]
     fn a_long_prompt_takes_the_next_longer_row() {
         let long = "x".repeat(64_001 * 4);
-        let mut request = ChatRequest::new("kimi/k-never").user(long);
+        let mut request = ChatRequest::new("k-never").user(long);
         let expected = "300s (web=false, thinking=false, a prompt of about 64001 tokens)";
         check(&request, Kind::Normal, expected);
         request.web_search = true;
@@ -265,8 +271,7 @@ mod tests {
     #[test]
     fn the_callers_wish_wins_within_the_bound() {
         let request = ChatRequest::new("k-always").user("x");
-        let wished =
-            |wish| choose_timeout(&request, Kind::Normal, Some(wish), &kimi(), &timeouts());
+        let wished = |wish| choose(&request, Kind::Normal, Some(wish));
         assert_eq!(wished(secs(7)).to_string(), "7s (asked for)");
         assert_eq!(
             wished(Duration::from_millis(1500)).to_string(),
@@ -281,7 +286,7 @@ mod tests {
     fn the_line_in_the_log_is_the_one_that_people_look_for() {
         let mut request = ChatRequest::new("k-always").user("x");
         request.web_search = true;
-        let chosen = choose_timeout(&request, Kind::Normal, None, &kimi(), &timeouts());
+        let chosen = choose(&request, Kind::Normal, None);
         assert_eq!(
             chosen.log_line("kimi"),
             "kimi timeout: 420s (web=true, thinking=true)"

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::clock::SharedClock;
-use crate::config::{self, Config, Model, ProviderKind, Timeouts};
+use crate::config::{self, Config, ProviderKind, Timeouts};
 
 use super::Provider;
-use super::dialect::Plain;
-use super::embedded::{Embedded, fault_models};
+use super::dialect::{Dialect, Plain};
+use super::embedded::Embedded;
 use super::glm::Glm;
 use super::kimi::Kimi;
+use super::models::Models;
 use super::openai::OpenAi;
 
 /// The providers, made once at the start and shared by all workers.
@@ -21,19 +22,8 @@ pub struct Providers {
 
 #[derive(Debug, Clone)]
 struct Entry {
-    config: config::Provider,
+    models: Models,
     provider: Arc<dyn Provider>,
-}
-
-/// A model that somebody offers.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Offer<'a> {
-    /// The provider's name.
-    pub provider: &'a str,
-    /// The model.
-    pub model: &'a Model,
-    /// Whether calls can be made at all: a provider without its key is listed all the same.
-    pub is_available: bool,
 }
 
 impl Providers {
@@ -48,16 +38,10 @@ impl Providers {
         clock: &SharedClock,
     ) -> Self {
         let make = |(name, entry): (&String, &config::Provider)| {
-            let mut entry = entry.clone();
-            let provider = provider(&entry, timeouts, SharedClock::clone(clock));
-            if entry.kind == ProviderKind::Embedded {
-                entry.models.extend(fault_models(&entry));
-            }
-            let entry = Entry {
-                config: entry,
-                provider,
-            };
-            (name.clone(), entry)
+            let models = Models::new(entry);
+            let clock = SharedClock::clone(clock);
+            let provider = provider(entry, models.clone(), timeouts, clock);
+            (name.clone(), Entry { models, provider })
         };
         Providers {
             by_name: providers.iter().map(make).collect(),
@@ -69,43 +53,30 @@ impl Providers {
         self.by_name.get(name).map(|entry| &entry.provider)
     }
 
-    /// Its configuration, with the models that it offers by itself.
-    pub fn config(&self, name: &str) -> Option<&config::Provider> {
-        self.by_name.get(name).map(|entry| &entry.config)
+    /// The models of the provider of that name: shared, so that whoever has them sees what becomes known of them.
+    pub fn models(&self, name: &str) -> Option<&Models> {
+        self.by_name.get(name).map(|entry| &entry.models)
     }
 
     /// All names, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(String::as_str)
     }
-
-    /// All models of all providers.
-    pub fn offers(&self) -> impl Iterator<Item = Offer<'_>> {
-        self.by_name.iter().flat_map(|(name, entry)| {
-            let is_available = entry.config.is_available();
-            entry.config.models.iter().map(move |model| Offer {
-                provider: name,
-                model,
-                is_available,
-            })
-        })
-    }
 }
 
 fn provider(
     entry: &config::Provider,
+    models: Models,
     timeouts: &Timeouts,
     clock: SharedClock,
 ) -> Arc<dyn Provider> {
-    match entry.kind {
-        ProviderKind::Kimi => Arc::new(OpenAi::new(entry, timeouts, clock, Box::new(Kimi))),
-        ProviderKind::Glm => {
-            let dialect = Box::new(Glm::at(&entry.base_url));
-            Arc::new(OpenAi::new(entry, timeouts, clock, dialect))
-        }
-        ProviderKind::OpenAi => Arc::new(OpenAi::new(entry, timeouts, clock, Box::new(Plain))),
-        ProviderKind::Embedded => Arc::new(Embedded::new(entry, timeouts, clock)),
-    }
+    let dialect: Box<dyn Dialect> = match entry.kind {
+        ProviderKind::Embedded => return Arc::new(Embedded::new(entry, timeouts, clock)),
+        ProviderKind::Kimi => Box::new(Kimi),
+        ProviderKind::Glm => Box::new(Glm::at(&entry.base_url)),
+        ProviderKind::OpenAi => Box::new(Plain),
+    };
+    Arc::new(OpenAi::new(entry, models, timeouts, clock, dialect))
 }
 
 #[cfg(test)]
@@ -127,24 +98,10 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_without_its_key_is_listed_as_not_available() {
-        let providers = providers(false);
-        let offers = providers.offers().map(|offer| {
-            let Offer {
-                provider,
-                model,
-                is_available,
-            } = offer;
-            (provider, model.name.as_str(), is_available)
-        });
-        let expected = [("embedded", "embedded", true), ("kimi", "kimi-k3", false)];
-        assert_eq!(offers.collect::<Vec<_>>(), expected);
-    }
-
-    #[test]
     fn models_that_break_things_are_offered_where_they_are_switched_on() {
         let faulty = |providers: &Providers| {
-            let names = providers.offers().map(|offer| offer.model.name.clone());
+            let known = providers.models("embedded").expect("it is there").known();
+            let names = known.models.iter().map(|offered| &offered.model.name);
             names.filter(|name| name.starts_with("fault-")).count()
         };
         assert_eq!(faulty(&providers(false)), 0);

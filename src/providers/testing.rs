@@ -51,6 +51,7 @@ pub(super) fn provider(name: &str, kind: ProviderKind) -> config::Provider {
             web_search_thinking: secs(420),
         },
         models: Vec::new(),
+        model_list: false,
         faults: false,
         latency: Duration::ZERO,
         pace: Duration::ZERO,

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::chat::ChatRequest;
 use crate::config::{Config, Provider};
-use crate::providers::prompt_tokens;
-use crate::routing::offer::Offer;
+use crate::providers::{List, Models, Providers, prompt_tokens};
+use crate::routing::offer::{Offer, Source};
 use crate::routing::{Route, RouteError, auto};
 
 /// The name that leaves the choice to us.
 const AUTO: &str = "auto";
+/// Whose model `auto` is, in lists.
+const OURS: &str = "pointsman";
 /// Suggestions that an unknown name gets.
 const SUGGESTIONS: usize = 3;
 /// Characters of an unknown name that are looked at and said back: a client may send megabytes of it.
@@ -19,7 +21,7 @@ const MAX_NAME: usize = 128;
 #[derive(Debug, Clone)]
 pub struct Router {
     /// In the order of preference: those of `routing.auto`, other real ones by name, embedded ones by name.
-    offers: Vec<Offer>,
+    sources: Vec<Source>,
 }
 
 /// A model that a client may ask for.
@@ -27,27 +29,37 @@ pub struct Router {
 pub struct ModelInfo {
     /// What the client says: the bare name where that leads here, else `provider/name`.
     pub id: String,
-    /// The provider's name.
+    /// The provider's name; our own for `auto`.
     pub provider: String,
-    /// Tokens of question and answer together.
-    pub context: u64,
+    /// Tokens of question and answer together, where that is known.
+    pub context: Option<u64>,
     /// Whether it can be called now.
     pub available: bool,
 }
 
 impl Router {
-    /// A router for the providers of `config`, as available as they were when it was read.
-    pub fn new(config: &Config) -> Self {
-        Router::over(&config.providers, &config.routing.auto)
+    /// A router for the providers of `config`, as available as they were when it was read, with the models that
+    /// `providers` offer at the moment of each question.
+    pub fn new(config: &Config, providers: &Providers) -> Self {
+        let models = |provider: &Provider| providers.models(&provider.name).cloned();
+        Router::over(&config.providers, &config.routing.auto, models)
     }
 
-    pub(super) fn over(providers: &BTreeMap<String, Provider>, auto: &[String]) -> Self {
+    /// A provider without `models` offers what its configuration names.
+    pub(super) fn over(
+        providers: &BTreeMap<String, Provider>,
+        auto: &[String],
+        models: impl Fn(&Provider) -> Option<Models>,
+    ) -> Self {
         let place = |provider: &Provider| auto.iter().position(|name| *name == provider.name);
-        let offer = |provider| Offer::new(provider, place(provider));
-        let mut offers: Vec<Offer> = providers.values().map(offer).collect();
+        let source = |provider| {
+            let models = models(provider).unwrap_or_else(|| Models::new(provider));
+            Source::new(provider, place(provider), models)
+        };
+        let mut sources: Vec<Source> = providers.values().map(source).collect();
         // The sort is stable, and the map is in the order of names.
-        offers.sort_by_key(|offer| (offer.is_embedded, offer.auto_place.unwrap_or(usize::MAX)));
-        Router { offers }
+        sources.sort_by_key(|it| (it.is_embedded, it.auto_place.unwrap_or(usize::MAX)));
+        Router { sources }
     }
 
     /// Where a request goes.
@@ -56,83 +68,165 @@ impl Router {
     /// [`RouteError`]: no such model, nobody to call, or a prompt too long for `auto`. A prompt that is too long for a
     /// model that was named isn't refused here: its length is only estimated, and the provider knows.
     pub fn route(&self, request: &ChatRequest) -> Result<Route, RouteError> {
+        let now = self.now();
         match request.model.as_str() {
-            AUTO => auto::choose(&self.offers, prompt_tokens(request)),
-            name => match self.explicit(name).or_else(|| self.bare(name)) {
-                Some((offer, model)) => offer.route(model, "asked for by name".to_string()),
-                None => Err(self.unknown(name)),
-            },
+            AUTO => auto::choose(&now.offers, prompt_tokens(request)),
+            name => {
+                let (offer, model) = now.meant(name)?;
+                offer.route(model, "asked for by name".to_string())
+            }
         }
     }
 
-    /// All models that are listed, in the order of preference.
+    /// All models that are listed, in the order of preference: `auto` first, where somebody answers it.
     pub fn models(&self) -> Vec<ModelInfo> {
+        let now = self.now();
+        let auto = now.auto().ok();
+        auto.into_iter().chain(now.models()).collect()
+    }
+
+    /// What a request for `name` would get.
+    ///
+    /// # Errors
+    /// As [`Router::route`].
+    pub fn model(&self, name: &str) -> Result<ModelInfo, RouteError> {
+        let now = self.now();
+        if name == AUTO {
+            return now.auto();
+        }
+        let (offer, model) = now.meant(name)?;
+        let route = offer.route(model, String::new())?;
+        Ok(ModelInfo {
+            id: name.to_string(),
+            context: route.known.and_then(|offered| offered.context),
+            provider: route.provider,
+            available: true,
+        })
+    }
+
+    fn now(&self) -> Now<'_> {
+        Now {
+            offers: self.sources.iter().map(Source::offer).collect(),
+        }
+    }
+}
+
+/// All that is offered at one moment, in the order of preference.
+struct Now<'a> {
+    offers: Vec<Offer<'a>>,
+}
+
+impl Now<'_> {
+    fn auto(&self) -> Result<ModelInfo, RouteError> {
+        auto::choose(&self.offers, 0)?;
+        Ok(ModelInfo {
+            id: AUTO.to_string(),
+            provider: OURS.to_string(),
+            context: auto::context(&self.offers),
+            available: true,
+        })
+    }
+
+    fn models(&self) -> impl Iterator<Item = ModelInfo> {
         let listed = self.offers.iter().flat_map(|offer| {
-            let models = offer.models.iter();
-            models.map(move |model| (offer, model))
+            let models = offer.known.models.iter();
+            models.map(move |offered| (offer, offered))
         });
-        listed
-            .map(|(offer, model)| ModelInfo {
-                id: self.id(offer, &model.name),
-                provider: offer.provider.clone(),
-                context: model.context,
-                available: offer.is_available(),
-            })
-            .collect()
+        listed.map(|(offer, offered)| ModelInfo {
+            id: self.id(offer, &offered.model.name),
+            provider: offer.provider().to_string(),
+            context: offered.context,
+            available: offer.is_available(),
+        })
+    }
+
+    /// Who is meant by a name other than `auto`, and which model of theirs.
+    fn meant<'n>(&self, name: &'n str) -> Result<(&Offer<'_>, &'n str), RouteError> {
+        let found = self.explicit(name).or_else(|| self.bare(name));
+        found.ok_or_else(|| self.unknown(name))
     }
 
     /// `provider/model`
-    fn explicit<'a>(&self, name: &'a str) -> Option<(&Offer, &'a str)> {
+    fn explicit<'n>(&self, name: &'n str) -> Option<(&Offer<'_>, &'n str)> {
         let (provider, model) = name.split_once('/')?;
         let offer = self.offer(provider)?;
         offer.takes(model).then_some((offer, model))
     }
 
-    /// The first available provider that lists the model, else the first that lists it: its advice is the one to give.
-    /// An embedded provider never stands in for a real one.
-    fn bare<'a>(&self, model: &'a str) -> Option<(&Offer, &'a str)> {
-        let mut listing = self.offers.iter().filter(|offer| offer.lists(model));
-        let first = listing.next()?;
-        let alike = |offer: &&Offer| offer.is_embedded == first.is_embedded;
-        let mut available = std::iter::once(first)
-            .chain(listing)
-            .filter(alike)
-            .filter(|offer| offer.is_available());
-        Some((available.next().unwrap_or(first), model))
+    /// The first available provider whose configuration names the model, else the first available one that lists it, else
+    /// the first that knows it: its advice is the one to give. An embedded provider never stands in for a real one.
+    fn bare<'n>(&self, model: &'n str) -> Option<(&Offer<'_>, &'n str)> {
+        let listing = || self.offers.iter().filter(|offer| offer.lists(model));
+        let first = listing().next()?;
+        let alike = |offer: &&Offer<'_>| offer.source.is_embedded == first.source.is_embedded;
+        let available = || {
+            let alike = listing().filter(alike);
+            alike.filter(|offer| offer.is_available())
+        };
+        let configured = available().find(|offer| offer.configures(model));
+        let meant = configured.or_else(|| available().next());
+        Some((meant.unwrap_or(first), model))
     }
 
-    fn offer(&self, provider: &str) -> Option<&Offer> {
-        self.offers.iter().find(|offer| offer.provider == provider)
+    fn offer(&self, provider: &str) -> Option<&Offer<'_>> {
+        let mut offers = self.offers.iter();
+        offers.find(|offer| offer.provider() == provider)
     }
 
     /// The bare name where that leads to this provider, else the full one.
-    fn id(&self, offer: &Offer, model: &str) -> String {
+    fn id(&self, offer: &Offer<'_>, model: &str) -> String {
         match self.explicit(model).or_else(|| self.bare(model)) {
-            Some((meant, _)) if meant.provider == offer.provider => model.to_string(),
-            _ => format!("{}/{model}", offer.provider),
+            Some((meant, _)) if meant.provider() == offer.provider() => model.to_string(),
+            _ => format!("{}/{model}", offer.provider()),
         }
     }
 
     fn unknown(&self, name: &str) -> RouteError {
         let name: String = name.chars().take(MAX_NAME).collect();
-        let mut suggestions = self.known(&name);
-        let likeness = |known: &String| strsim::jaro_winkler(&name, known);
-        suggestions.sort_by(|a, b| likeness(b).total_cmp(&likeness(a)));
-        suggestions.truncate(SUGGESTIONS);
-        RouteError::UnknownModel { name, suggestions }
+        let likeness = |known: String| (strsim::jaro_winkler(&name, &known), known);
+        let mut known: Vec<(f64, String)> = self.known(&name).into_iter().map(likeness).collect();
+        known.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        let nearest = known.into_iter().take(SUGGESTIONS);
+        let suggestions = nearest.map(|(_, known)| known).collect();
+        let (mut awaited, mut unread) = (Vec::new(), Vec::new());
+        for offer in self.asked_for(&name).filter(|offer| offer.is_available()) {
+            match offer.known.list {
+                List::Awaited => awaited.push(offer.provider().to_string()),
+                List::Failed(_) => unread.push(offer.provider().to_string()),
+                List::Unasked | List::Read(_) => {}
+            }
+        }
+        RouteError::UnknownModel {
+            name,
+            suggestions,
+            awaited,
+            unread,
+        }
+    }
+
+    /// Those who may offer a model of that name: the provider that it begins with, else all.
+    fn asked_for(&self, name: &str) -> impl Iterator<Item = &Offer<'_>> {
+        let named = self.named_in(name).map(Offer::provider);
+        let offers = self.offers.iter();
+        offers.filter(move |offer| named.is_none_or(|named| named == offer.provider()))
+    }
+
+    /// The provider that a name begins with.
+    fn named_in(&self, name: &str) -> Option<&Offer<'_>> {
+        let (provider, _) = name.split_once('/')?;
+        self.offer(provider)
     }
 
     /// What might have been meant by `name`: whoever names a provider wants that one.
     fn known(&self, name: &str) -> Vec<String> {
-        let provider = name.split_once('/').map(|(provider, _)| provider);
-        match provider.and_then(|provider| self.offer(provider)) {
+        match self.named_in(name) {
             Some(offer) => {
-                let models = offer.models.iter();
-                let full = models.map(|model| format!("{}/{}", offer.provider, model.name));
+                let models = offer.known.models.iter();
+                let full = models.map(|it| format!("{}/{}", offer.provider(), it.model.name));
                 full.collect()
             }
             None => {
-                let ids = self.models().into_iter().map(|model| model.id);
+                let ids = self.models().map(|model| model.id);
                 ids.chain([AUTO.to_string()]).collect()
             }
         }

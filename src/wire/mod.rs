@@ -6,6 +6,7 @@
 //!  body <--- reply_json -------- ChatReply <----- parse_reply ------------ body
 //!  chunks <- StreamEncoder ----- Piece <--------- StreamDecoder <- sse --- events
 //!  body <--- error_json -------- ErrorBody <----- parse_error ------------ body
+//!  body <--- models_json ------- ModelEntry       ListedModel <- parse_models ---- body
 //! ```
 //!
 //! Rules that hold in all of it:
@@ -26,6 +27,7 @@ mod fields;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod message;
+mod models;
 mod outgoing;
 mod request;
 pub mod sse;
@@ -35,6 +37,7 @@ mod stream_encoder;
 pub use answer::{AnswerError, parse_reply};
 pub use encode::{ModelEntry, model_json, models_json, reply_json};
 pub use error::{ErrorBody, WireError, error_json, parse_error};
+pub use models::{ListedModel, parse_models};
 pub use outgoing::{Outgoing, Style};
 pub use request::{MAX_DEPTH, Options, ParsedRequest, parse_request, parse_request_within};
 pub use stream_decoder::StreamDecoder;

@@ -148,6 +148,64 @@ fn it_calls_a_tool_and_answers_from_its_result() {
 }
 
 #[test]
+fn it_gives_several_answers_ends_where_it_is_told_to_and_names_what_has_no_effect() {
+    let server = server();
+    let ask = Ask::of("embedded")
+        .saying("one two three")
+        .with("n", json!(2))
+        .with("stop", json!(["three"]))
+        .with("temperature", json!(0.2))
+        .with("seed", json!(7));
+    let answer = ask.answer(&server);
+    assert_eq!(answer.header("x-dropped-params"), Some("temperature"));
+    let whole = answer.json();
+    let streamed = ask.with("stream_options", json!({"include_usage": true}));
+    let streamed = chunks(streamed, &server);
+    let of = |index: u64| {
+        let choices = streamed.iter().filter_map(|chunk| chunk["choices"].get(0));
+        choices.filter(move |choice| choice["index"] == index)
+    };
+    for index in [0, 1] {
+        let message = &whole["choices"][index as usize]["message"];
+        let text = message["content"].as_str().expect("text");
+        assert!(text.ends_with("one two "), "{text}");
+        let bits = of(index).filter_map(|choice| choice["delta"]["content"].as_str());
+        assert_eq!(bits.collect::<String>(), text);
+        let ends = of(index).filter_map(|choice| choice["finish_reason"].as_str());
+        assert_eq!(ends.collect::<Vec<_>>(), ["stop"]);
+    }
+    let usage = streamed.iter().find(|chunk| chunk["usage"].is_object());
+    assert_eq!(usage.expect("usage")["usage"], whole["usage"]);
+}
+
+#[test]
+fn it_answers_by_a_schema_as_typed_clients_send_it_and_refuses_what_it_can_not_do() {
+    let server = server();
+    let schema = json!({"name": "Way", "strict": true, "schema": {
+        "$defs": {"Step": {"type": "object", "properties": {"what": {"type": "string"}}, "required": ["what"]}},
+        "type": "object", "required": ["steps"],
+        "properties": {"steps": {"type": "array", "items": {"$ref": "#/$defs/Step"}}}}});
+    let format = json!({"type": "json_schema", "json_schema": schema});
+    let answer = Ask::of("embedded")
+        .with("response_format", format)
+        .answer(&server);
+    let value: Value = serde_json::from_str(&text(&answer)).expect("JSON");
+    assert_eq!(value, json!({"steps": [{"what": "hello"}]}));
+    for (field, value) in [
+        ("logprobs", json!(true)),
+        ("n", json!(100)),
+        ("tool_choice", json!("required")),
+    ] {
+        let refused = Ask::of("embedded").with(field, value).answer(&server);
+        assert_eq!(
+            (refused.status, code(&refused).as_str()),
+            (400, "invalid_request")
+        );
+        assert_eq!(refused.json()["error"]["param"], field);
+    }
+}
+
+#[test]
 fn it_fails_on_request_as_providers_fail() {
     let server = server();
     for (model, status, expected, is_final) in [

@@ -45,9 +45,11 @@ pub struct Provider {
     pub pool: Pool,
     /// Deadlines by operation.
     pub timeouts: OperationTimeouts,
-    /// What it offers; the first is its default. Empty, for [`ProviderKind::OpenAi`] alone: whatever is asked of it as
-    /// `NAME/MODEL`.
+    /// What it surely offers; the first is its default. Empty, for [`ProviderKind::OpenAi`] alone: whatever is asked of it
+    /// as `NAME/MODEL`.
     pub models: Vec<Model>,
+    /// Whether it is asked which models it has; they are then offered beside `models`.
+    pub model_list: bool,
     /// Embedded only: its faulty models stall, trickle, fail, ... on request.
     pub faults: bool,
     /// Embedded only: silence before its answer.
@@ -202,6 +204,9 @@ impl Provider {
             pool: Pool::read(section, max_inflight, around.profile),
             timeouts: OperationTimeouts::read(section, kind, around.shortest),
             models: model::read_list(section, kind),
+            model_list: section
+                .flag("model_list")
+                .unwrap_or(around.profile != Profile::Test),
             faults: false,
             latency: Duration::ZERO,
             pace: Duration::ZERO,
@@ -229,6 +234,7 @@ impl Provider {
             pool: Pool::default_for(max_inflight, around.profile),
             timeouts: OperationTimeouts::default_for(ProviderKind::Embedded, around.shortest),
             models: catalogue::models(ProviderKind::Embedded),
+            model_list: false,
             faults: section.flag("faults").unwrap_or(false),
             latency: section
                 .duration("latency", range.clone())

@@ -72,12 +72,32 @@ pub(super) fn read_list(section: &mut Section<'_>, kind: ProviderKind) -> Vec<Mo
 }
 
 impl Model {
+    /// The context of a model of which nobody says how long it is, in tokens.
+    pub const CONTEXT: u64 = 131_072;
+
+    /// What is built in about the model that a kind of provider calls so.
+    pub fn builtin(kind: ProviderKind, name: &str) -> Option<Model> {
+        let mut models = catalogue::models(kind).into_iter();
+        models.find(|model| model.name == name)
+    }
+
+    /// Whether a model can be called so: the name goes into headers and metrics as it is.
+    pub fn is_name(name: &str) -> bool {
+        (1..=256).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_graphic())
+            && name != "auto"
+    }
+
     fn read(section: &mut Section<'_>) -> Self {
         let model = Model {
-            name: read_name(section),
+            name: section.name(
+                "name",
+                "a name without spaces, of at most 256 bytes, not \"auto\"",
+                Model::is_name,
+            ),
             context: section
                 .count("context", 1..=1_000_000_000)
-                .unwrap_or(131_072),
+                .unwrap_or(Model::CONTEXT),
             max_output: section.count("max_output", 1..=1_000_000_000),
             thinking: section.parsed("thinking").unwrap_or_default(),
             efforts: section.words("efforts").unwrap_or_default(),
@@ -92,26 +112,4 @@ impl Model {
         }
         model
     }
-}
-
-fn read_name(section: &mut Section<'_>) -> String {
-    let accepted = "a name without spaces, of at most 256 bytes, not \"auto\"";
-    let is_set = section.keys().iter().any(|key| key == "name");
-    let name = section.knob("name", accepted, |value| {
-        value
-            .as_text()
-            .filter(|name| is_name(name))
-            .map(str::to_owned)
-    });
-    if !is_set {
-        section.refuse("name", format!("missing, accepted is {accepted}"));
-    }
-    name.unwrap_or_default()
-}
-
-/// It goes into headers and metrics as it is.
-fn is_name(name: &str) -> bool {
-    (1..=256).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_graphic())
-        && name != "auto"
 }

@@ -2,18 +2,20 @@
 //!
 //! | model | what it does |
 //! |---|---|
-//! | `embedded` | answers with its name and the user's last words |
-//! | `embedded-reasoning` | thinks aloud first, unless thinking is switched off |
+//! | `embedded` | answers with its name and the user's last words; calls a tool where it has to |
+//! | `embedded-reasoning` | the same, and thinks aloud first, unless thinking is switched off |
 //! | `embedded-tools` | calls a tool that it was offered, and answers from the tool's result |
 //! | `fault-...` | go wrong in one way each, where `faults = true`: see [`faults`] |
 //!
 //! The same question gets the same answer, id included; only `created` follows the clock. A token is a word. What a model
-//! of a company does, it does too: bounds on the answer, JSON on request, usage, cancellation at any moment, no call
+//! of a company does, it does too: bounds on the answer, words to stop at, several answers, several calls of tools at
+//! once, JSON on request, by a schema too, usage, cancellation at any moment, no call
 //! beyond its deadline. `latency` is its silence before the first piece, `pace` the silence between two.
 
 mod faults;
 mod sample;
 mod script;
+mod wishes;
 
 use crate::chat::{Delta, FinishReason, Head, Piece, Usage};
 use crate::clock::{SharedClock, Time};
@@ -72,7 +74,8 @@ impl Provider for Embedded {
         if let Some(fault) = faults::Fault::of(model).filter(|_| self.config.faults) {
             return fault.play(stage, &self.timeouts);
         }
-        let Some(script) = Script::of(model, call.request) else {
+        let answers = wishes::answers(call.request)?;
+        let Some(script) = Script::of(model, call.request)? else {
             let message = format!("the embedded provider has no model `{model}`");
             return Err(ProviderError::new(ErrorClass::ModelNotFound, message));
         };
@@ -80,7 +83,7 @@ impl Provider for Embedded {
         stage.wait(self.config.latency)?;
         call.watch.first_byte();
         stage.say(Piece::Head(self.head(model, call, &script)))?;
-        self.play(stage, script)
+        self.play(stage, script, answers)
     }
 }
 
@@ -93,40 +96,62 @@ impl Embedded {
             ),
             created: self.clock.unix_seconds(),
             model: model.into(),
-            dropped: Vec::from_iter(call.request.web_search.then(|| "web_search".into())),
+            dropped: wishes::without_effect(model, call.request),
             ..Head::default()
         }
     }
 
-    /// Says word for word what the script has, as far as the bound on the answer allows.
-    fn play(&self, stage: &mut Stage<'_, '_, '_>, script: Script) -> Result<(), ProviderError> {
+    /// Says word for word what the script has, as far as the bound on an answer allows, `answers` times.
+    fn play(
+        &self,
+        stage: &mut Stage<'_, '_, '_>,
+        script: Script,
+        answers: u32,
+    ) -> Result<(), ProviderError> {
         let prompt = prompt_tokens(stage.call.request);
         let bound = stage.call.request.max_output_tokens.unwrap_or(u64::MAX);
-        let mut finish = script.finish;
-        let (mut completion, mut reasoning) = (0u64, 0u64);
-        for delta in script.deltas {
-            if completion == bound {
-                finish = FinishReason::Length;
-                break;
-            }
-            if completion > 0 {
-                stage.wait(self.config.pace)?;
-            }
-            completion += 1;
-            reasoning += u64::from(delta.reasoning.is_some());
-            stage.say(Piece::Delta(delta))?;
+        let is_thought = |delta: &&Delta| delta.reasoning.is_some();
+        let count = (script.deltas.len() as u64).min(bound);
+        let said = &script.deltas[..count as usize];
+        let finish = match count < script.deltas.len() as u64 {
+            true => FinishReason::Length,
+            false => script.finish,
+        };
+        for choice in 0..answers {
+            self.say_all(stage, choice, said)?;
+            stage.say(Piece::Delta(Delta {
+                choice,
+                finish: Some(finish.clone()),
+                ..Delta::default()
+            }))?;
         }
-        stage.say(Piece::Delta(Delta {
-            finish: Some(finish),
-            ..Delta::default()
-        }))?;
+        let times = u64::from(answers);
+        let completion = count * times;
         stage.say(Piece::Usage(Usage {
             prompt,
             completion,
             total: prompt + completion,
-            reasoning: Some(reasoning),
+            reasoning: Some(said.iter().filter(is_thought).count() as u64 * times),
             ..Usage::default()
         }))
+    }
+
+    fn say_all(
+        &self,
+        stage: &mut Stage<'_, '_, '_>,
+        choice: u32,
+        deltas: &[Delta],
+    ) -> Result<(), ProviderError> {
+        for (index, delta) in deltas.iter().enumerate() {
+            if index > 0 || choice > 0 {
+                stage.wait(self.config.pace)?;
+            }
+            stage.say(Piece::Delta(Delta {
+                choice,
+                ..delta.clone()
+            }))?;
+        }
+        Ok(())
     }
 }
 

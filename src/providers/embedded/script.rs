@@ -1,15 +1,20 @@
 //! What an embedded model says to a question.
 
+use serde_json::{Value, json};
+
 use crate::chat::{
     ChatRequest, Delta, FinishReason, Message, ResponseFormat, Role, Tool, ToolCallDelta,
     ToolChoice,
 };
-use serde_json::{Value, json};
+use crate::providers::ProviderError;
+use crate::providers::dialect::refused;
 
 use super::sample::sample;
 
 /// Characters of somebody's text that are repeated.
 const ECHO_CHARS: usize = 200;
+/// Tools that are called at once, at most.
+const MAX_CALLS: usize = 8;
 
 /// A whole answer, word for word.
 pub(super) struct Script {
@@ -17,15 +22,31 @@ pub(super) struct Script {
     pub(super) finish: FinishReason,
 }
 
+/// When a model calls a tool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Calls {
+    /// Whenever it was offered one.
+    Eager,
+    /// Where it has to.
+    Obliged,
+}
+
 impl Script {
     /// What `model` answers; `None` if there is no such model.
-    pub(super) fn of(model: &str, request: &ChatRequest) -> Option<Script> {
-        match model {
-            "embedded" => Some(answer(model, request)),
-            "embedded-reasoning" => Some(reasoned(model, request)),
-            "embedded-tools" => Some(called(request).unwrap_or_else(|| answer(model, request))),
-            _ => None,
-        }
+    ///
+    /// # Errors
+    /// What nobody could answer as asked: a call of a tool that isn't there.
+    pub(super) fn of(model: &str, request: &ChatRequest) -> Result<Option<Script>, ProviderError> {
+        let calls = match model {
+            "embedded" | "embedded-reasoning" => Calls::Obliged,
+            "embedded-tools" => Calls::Eager,
+            _ => return Ok(None),
+        };
+        let script = called(request, calls)?.unwrap_or_else(|| answer(model, request));
+        Ok(Some(match model {
+            "embedded-reasoning" if request.thinking != Some(false) => thought(request, script),
+            _ => script,
+        }))
     }
 
     /// A number for the question: equal questions have equal ones.
@@ -40,8 +61,9 @@ impl Script {
 }
 
 fn answer(model: &str, request: &ChatRequest) -> Script {
+    let text = answer_text(model, request);
     Script {
-        deltas: words(&answer_text(model, request))
+        deltas: words(before_stop(&text, request))
             .map(Delta::text)
             .collect(),
         finish: FinishReason::Stop,
@@ -60,70 +82,116 @@ fn answer_text(model: &str, request: &ChatRequest) -> String {
         }
         Some(ResponseFormat::Text | ResponseFormat::Other(_)) | None => {}
     }
-    match request.messages.last() {
-        Some(message) if message.role == Role::Tool => {
-            let result = echo(&message.text());
-            format!("The tool answered: {result}. That is what {model} found for: {question}")
-        }
-        _ => format!(
+    match results(request).as_slice() {
+        [] => format!(
             "This is {model}, a model without a mind that pointsman carries along. You said: {question}"
+        ),
+        results => format!(
+            "The tool answered: {}. That is what {model} found for: {question}",
+            results.join("; ")
         ),
     }
 }
 
-fn reasoned(model: &str, request: &ChatRequest) -> Script {
-    let mut script = answer(model, request);
-    if request.thinking != Some(false) {
-        let count = last(request, &Role::User).split_whitespace().count();
-        let thought =
-            format!("The question has {count} words. I have no opinion, so I shall repeat it.");
-        let thoughts = words(&thought).map(|word| Delta {
-            reasoning: Some(word),
-            ..Delta::default()
-        });
-        script.deltas.splice(0..0, thoughts.collect::<Vec<_>>());
-    }
+/// What the tools answered, where nobody has spoken since.
+fn results(request: &ChatRequest) -> Vec<String> {
+    let backwards = request.messages.iter().rev();
+    let tools = backwards.take_while(|message| message.role == Role::Tool);
+    let mut results: Vec<String> = tools.map(|message| echo(&message.text())).collect();
+    results.reverse();
+    results
+}
+
+/// The text up to the first of the words that the client wants it to end before.
+fn before_stop<'a>(text: &'a str, request: &ChatRequest) -> &'a str {
+    let stop = match request.extra.get("stop") {
+        Some(Value::Array(words)) => words.as_slice(),
+        Some(word) => std::slice::from_ref(word),
+        None => &[],
+    };
+    let words = stop.iter().filter_map(Value::as_str);
+    let ends = words
+        .filter(|word| !word.is_empty())
+        .filter_map(|word| text.find(word));
+    &text[..ends.min().unwrap_or(text.len())]
+}
+
+/// The script after a thought.
+fn thought(request: &ChatRequest, mut script: Script) -> Script {
+    let count = last(request, &Role::User).split_whitespace().count();
+    let thought =
+        format!("The question has {count} words. I have no opinion, so I shall repeat it.");
+    let thoughts = words(&thought).map(|word| Delta {
+        reasoning: Some(word),
+        ..Delta::default()
+    });
+    script.deltas.splice(0..0, thoughts.collect::<Vec<_>>());
     script
 }
 
-/// A call of the tool that was named, or of the first; `None` where nothing is to be called, or a call was answered.
-fn called(request: &ChatRequest) -> Option<Script> {
-    if request.messages.last()?.role == Role::Tool {
-        return None;
-    }
-    let wanted = match &request.tool_choice {
-        Some(ToolChoice::None) => return None,
-        Some(ToolChoice::Function(name)) => Some(name),
-        Some(ToolChoice::Auto | ToolChoice::Required | ToolChoice::Other(_)) | None => None,
-    };
+/// Calls of tools: of the one that was named, else of the first, else, where several at once are asked for
+/// (`parallel_tool_calls`), of all. `None` where nothing is to be called, or calls were answered.
+fn called(request: &ChatRequest, calls: Calls) -> Result<Option<Script>, ProviderError> {
     let functions = request.tools.iter().filter_map(|tool| match tool {
         Tool::Function {
             name, parameters, ..
-        } => Some((name, parameters)),
+        } => Some((name.as_str(), parameters.as_ref())),
         Tool::Other(_) => None,
     });
-    let mut fitting = functions.filter(|(name, _)| wanted.is_none_or(|wanted| wanted == *name));
-    let (name, parameters) = fitting.next()?;
+    let mut functions: Vec<_> = functions.collect();
+    let parallel = request.extra.get("parallel_tool_calls") == Some(&Value::Bool(true));
+    let most = if parallel { MAX_CALLS } else { 1 };
+    let is_obliged = match &request.tool_choice {
+        Some(ToolChoice::None) => return Ok(None),
+        Some(ToolChoice::Function(wanted)) => {
+            functions.retain(|(name, _)| name == wanted);
+            true
+        }
+        Some(ToolChoice::Required) => true,
+        Some(ToolChoice::Other(_)) => {
+            let message =
+                "`tool_choice`: the embedded models know auto, none, required and a function";
+            return Err(refused("tool_choice", message.into()));
+        }
+        Some(ToolChoice::Auto) | None => false,
+    };
+    if is_obliged && functions.is_empty() {
+        let message = "`tool_choice` asks for a call of a function that is not among `tools`";
+        return Err(refused("tool_choice", message.into()));
+    }
+    let wants = is_obliged || calls == Calls::Eager && results(request).is_empty();
+    if !wants || functions.is_empty() {
+        return Ok(None);
+    }
     let question = echo(&last(request, &Role::User));
-    let arguments = match parameters {
-        Some(schema) => sample(schema, &question).to_string(),
+    let bits = (0u32..)
+        .zip(functions.into_iter().take(most))
+        .flat_map(|(index, (name, schema))| call(index, name, schema, &question));
+    Ok(Some(Script {
+        deltas: bits.map(call_delta).collect(),
+        finish: FinishReason::ToolCalls,
+    }))
+}
+
+/// One call, in bits.
+fn call(index: u32, name: &str, schema: Option<&Value>, question: &str) -> Vec<ToolCallDelta> {
+    let arguments = match schema {
+        Some(schema) => sample(schema, question).to_string(),
         None => "{}".into(),
     };
     let first = ToolCallDelta {
-        id: Some(format!("call_{name}_0")),
+        index,
+        id: Some(format!("call_{name}_{index}")),
         kind: Some("function".into()),
-        name: Some(name.clone()),
+        name: Some(name.to_owned()),
         ..ToolCallDelta::default()
     };
     let rest = words(&arguments).map(|arguments| ToolCallDelta {
+        index,
         arguments,
         ..ToolCallDelta::default()
     });
-    let bits = std::iter::once(first).chain(rest);
-    Some(Script {
-        deltas: bits.map(call_delta).collect(),
-        finish: FinishReason::ToolCalls,
-    })
+    std::iter::once(first).chain(rest).collect()
 }
 
 fn call_delta(bit: ToolCallDelta) -> Delta {

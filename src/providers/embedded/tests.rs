@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::cancel::{CancelReason, CancelToken};
-use crate::chat::{ChatRequest, Message, ResponseFormat, Role, Tool};
+use crate::chat::{ChatReply, ChatRequest, Message, ResponseFormat, Role, Tool, ToolChoice};
 use crate::clock::{ManualClock, SystemClock};
 use crate::config::ProviderKind;
 use crate::providers::testing::{Deaf, answer, provider, run, run_until, timeouts};
@@ -109,6 +109,118 @@ fn json_is_answered_where_json_is_asked_for() {
     let schema = json!({"name": "n", "schema": {"type": "object", "properties": {"km": {"type": "integer"}}}});
     request.response_format = Some(ResponseFormat::JsonSchema(schema));
     assert_eq!(answer(&embedded(), &request).text(), "{\"km\":1}");
+}
+
+#[test]
+fn an_answer_ends_before_the_first_word_to_stop_at() {
+    let whole = answer(&embedded(), &ask("embedded")).text();
+    for (stop, expected) in [
+        (json!("way"), "Which "),
+        (json!(["Ulm", "to"]), "Which way "),
+        (json!(["nowhere"]), "Which way to Ulm?"),
+        (json!(""), "Which way to Ulm?"),
+    ] {
+        let mut request = ask("embedded");
+        request.extra.insert("stop".into(), stop);
+        let reply = answer(&embedded(), &request);
+        assert_eq!(reply.choices[0].finish, Some(FinishReason::Stop));
+        assert!(whole.starts_with(&reply.text()) && reply.text().ends_with(expected));
+    }
+}
+
+#[test]
+fn several_answers_are_given_where_they_are_asked_for_and_counted() {
+    let mut request = ask("embedded-reasoning");
+    let one = answer(&embedded(), &request);
+    request.extra.insert("n".into(), json!(3));
+    let reply = answer(&embedded(), &request);
+    assert_eq!(reply.choices.len(), 3);
+    for (choice, index) in reply.choices.iter().zip(0..) {
+        assert_eq!(
+            (choice.index, &choice.message),
+            (index, &one.choices[0].message)
+        );
+        assert_eq!(choice.finish, Some(FinishReason::Stop));
+    }
+    let usage = |reply: &ChatReply| {
+        let usage = reply.usage.clone().expect("usage");
+        (usage.completion, usage.reasoning.expect("it thinks"))
+    };
+    let (completion, reasoning) = usage(&one);
+    assert_eq!(usage(&reply), (3 * completion, 3 * reasoning));
+}
+
+#[test]
+fn each_model_calls_a_tool_where_it_has_to_and_several_where_it_may() {
+    let mut request = ask("embedded");
+    let mut other = lookup();
+    if let Tool::Function { name, .. } = &mut other {
+        *name = "other".into();
+    }
+    request.tools = vec![lookup(), other];
+    let calls = |request: &ChatRequest| -> Vec<String> {
+        let calls = answer(&embedded(), request).choices[0]
+            .message
+            .tool_calls
+            .clone();
+        calls.into_iter().map(|call| call.name).collect()
+    };
+    assert_eq!(calls(&request), [""; 0], "it need not");
+    for (choice, parallel, expected) in [
+        (ToolChoice::Required, false, &["lookup"][..]),
+        (ToolChoice::Required, true, &["lookup", "other"][..]),
+        (ToolChoice::Function("other".into()), true, &["other"][..]),
+        (ToolChoice::None, true, &[][..]),
+    ] {
+        request.tool_choice = Some(choice);
+        request
+            .extra
+            .insert("parallel_tool_calls".into(), json!(parallel));
+        for model in ["embedded", "embedded-reasoning", "embedded-tools"] {
+            request.model = model.into();
+            assert_eq!(calls(&request), expected, "{model}");
+        }
+    }
+}
+
+#[test]
+fn what_it_can_not_do_is_refused_in_words_and_what_has_no_effect_is_named() {
+    let refused = |key: &str, value: Value| {
+        let mut request = ask("embedded");
+        match key {
+            "tool_choice" => request.tool_choice = Some(ToolChoice::Required),
+            "response_format" => {
+                request.response_format = Some(ResponseFormat::Other(json!({"type": "x"})));
+            }
+            _ => drop(request.extra.insert(key.into(), value)),
+        }
+        let error = run(&embedded(), &request).1.expect_err(key);
+        assert_eq!(error.class, ErrorClass::InvalidRequest, "{key}");
+        error.param.expect("a parameter")
+    };
+    assert_eq!(refused("logprobs", json!(true)), "logprobs");
+    assert_eq!(refused("top_logprobs", json!(2)), "logprobs");
+    assert_eq!(refused("n", json!(9)), "n");
+    assert_eq!(refused("tool_choice", Value::Null), "tool_choice");
+    assert_eq!(refused("response_format", Value::Null), "response_format");
+    let mut request = ask("embedded");
+    for (key, value) in [
+        ("temperature", json!(0.2)),
+        ("top_p", Value::Null),
+        ("presence_penalty", json!(0)),
+        ("logprobs", json!(false)),
+        ("seed", json!(7)),
+    ] {
+        request.extra.insert(key.into(), value);
+    }
+    request.thinking = Some(true);
+    request.web_search = true;
+    let (pieces, end) = run(&embedded(), &request);
+    assert_eq!(end, Ok(()));
+    let Some(Piece::Head(head)) = pieces.first() else {
+        panic!("{pieces:?}");
+    };
+    assert_eq!(head.dropped, ["temperature", "thinking", "web_search"]);
 }
 
 #[test]

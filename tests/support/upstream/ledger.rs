@@ -49,6 +49,7 @@ pub(super) struct Ledger {
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) requests: Vec<Request>,
+    pub(super) lists: usize,
     pub(super) connections: usize,
     pub(super) in_flight: usize,
     pub(super) peak: usize,
@@ -89,6 +90,20 @@ impl Ledger {
         Open {
             number,
             ledger: self,
+        }
+    }
+
+    /// A request for the list of models was read.
+    pub(super) fn listed(&self, connection: usize, head: Head) -> Request {
+        let number = self.change(|counts| {
+            counts.lists += 1;
+            counts.lists
+        });
+        Request {
+            id: format!("list-{number}"),
+            connection,
+            head,
+            body: Value::Null,
         }
     }
 

@@ -21,8 +21,6 @@ mod script;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use serde_json::json;
-
 use super::spawn;
 use ledger::Ledger;
 pub(crate) use ledger::Request;
@@ -111,6 +109,11 @@ impl Upstream {
         self.rules(|rules| drop(rules.headers.insert(key, script)));
     }
 
+    /// What asks for the list of models is answered with `script`, instead of with the models that have one.
+    pub(crate) fn on_list(&self, script: Script) {
+        self.rules(|rules| rules.list = Some(script));
+    }
+
     fn rules(&self, change: impl FnOnce(&mut Rules)) {
         change(&mut self.shared.rules.lock().expect("no panic"));
     }
@@ -118,6 +121,11 @@ impl Upstream {
     /// Chat requests read so far, in order.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.shared.ledger.read(|counts| counts.requests.clone())
+    }
+
+    /// Requests for the list of models read so far.
+    pub(crate) fn lists(&self) -> usize {
+        self.shared.ledger.read(|counts| counts.lists)
     }
 
     /// Connections taken so far.
@@ -146,6 +154,12 @@ impl Upstream {
         ledger.wait("requests", |counts| counts.requests.len() >= count);
     }
 
+    /// Waits until `count` requests for the list of models were read in all.
+    pub(crate) fn wait_for_lists(&self, count: usize) {
+        let ledger = &self.shared.ledger;
+        ledger.wait("lists", |counts| counts.lists >= count);
+    }
+
     /// Waits until exactly `count` requests are in flight.
     pub(crate) fn wait_for_in_flight(&self, count: usize) {
         let ledger = &self.shared.ledger;
@@ -165,11 +179,9 @@ fn serve(shared: &Shared, stream: TcpStream) {
     let mut line = Line::new(stream);
     while let Some((head, body)) = line.request() {
         if !head.start.starts_with("POST ") {
-            let models = shared.rules.lock().expect("no panic").models();
-            if line
-                .reply(200, &[], &json!({"object": "list", "data": models}))
-                .is_err()
-            {
+            let request = shared.ledger.listed(open.number, head);
+            let list = shared.rules.lock().expect("no panic").list();
+            if line.play(&list, &request).is_err() {
                 return;
             }
             continue;

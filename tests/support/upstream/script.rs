@@ -110,6 +110,17 @@ impl Script {
         Script::Gate(gate.clone(), Box::new(Script::Answer(Answer::default())))
     }
 
+    /// A list of models, each of at least an `id`.
+    pub(crate) fn models(models: impl IntoIterator<Item = Value>) -> Script {
+        let models = models.into_iter().map(|mut model| {
+            model["object"] = "model".into();
+            model["owned_by"] = "upstream".into();
+            model
+        });
+        let list = json!({"object": "list", "data": models.collect::<Vec<_>>()});
+        Script::Status(200, list, vec![])
+    }
+
     /// An OpenAI-shaped error.
     pub(crate) fn error(status: u16, kind: &str, message: &str) -> Script {
         Script::Status(status, error_body(kind, message), vec![])
@@ -153,6 +164,7 @@ pub(super) struct Rules {
     pub(super) next: VecDeque<Script>,
     pub(super) headers: BTreeMap<(String, String), Script>,
     pub(super) models: BTreeMap<String, Script>,
+    pub(super) list: Option<Script>,
     otherwise: Script,
 }
 
@@ -162,6 +174,7 @@ impl Rules {
             next: VecDeque::new(),
             headers: BTreeMap::new(),
             models: BTreeMap::new(),
+            list: None,
             otherwise,
         }
     }
@@ -179,9 +192,9 @@ impl Rules {
             .clone()
     }
 
-    /// What `GET /v1/models` lists.
-    pub(super) fn models(&self) -> Vec<Value> {
-        let model = |id: &String| json!({"id": id, "object": "model", "owned_by": "upstream"});
-        self.models.keys().map(model).collect()
+    /// How `GET /v1/models` is answered.
+    pub(super) fn list(&self) -> Script {
+        let known = || Script::models(self.models.keys().map(|id| json!({"id": id})));
+        self.list.clone().unwrap_or_else(known)
     }
 }

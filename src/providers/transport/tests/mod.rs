@@ -57,6 +57,7 @@ fn provider(base_url: &str) -> Provider {
             web_search_thinking: minute,
         },
         models: vec![],
+        model_list: false,
         faults: false,
         latency: Duration::ZERO,
         pace: Duration::ZERO,
