@@ -94,9 +94,9 @@ impl Scanner {
                 Some(_) | None => {}
             }
             self.line_start = self.seen;
+            self.check_first_byte(bytes)?;
         }
         self.seen = bytes.len();
-        self.check_first_byte(bytes)?;
         match bytes.len() < all.len() {
             true => Err(Refusal::HeadTooLarge("too many bytes")),
             false => Ok(None),
@@ -106,8 +106,10 @@ impl Scanner {
     /// What can't become a request is refused at once: who speaks another protocol waits for its own kind of answer, and
     /// may never send the end of a line.
     fn check_first_byte(&self, bytes: &[u8]) -> Result<(), Refusal> {
+        if self.start.is_some() {
+            return Ok(());
+        }
         match bytes.get(self.line_start) {
-            _ if self.start.is_some() => Ok(()),
             Some(&TLS_HANDSHAKE) => Err(Refusal::Malformed(
                 "this is a TLS handshake, and there is no TLS here: use http://",
             )),

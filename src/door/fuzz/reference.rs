@@ -132,6 +132,11 @@ pub(super) fn head(bytes: &[u8]) -> Result<Option<(Seen, usize)>, Faults> {
     let mut lines: Vec<&[u8]> = Vec::new();
     let mut at = 0;
     loop {
+        let begins = |byte: &u8| byte.is_ascii_graphic() || matches!(byte, b'\r' | b'\n');
+        let first = bytes.get(at).filter(|_| lines.is_empty() && at < MAX_HEAD);
+        if first.is_some_and(|byte| !begins(byte)) {
+            return Err(vec![400]);
+        }
         let Some(length) = bytes[at..].iter().position(|&byte| byte == b'\n') else {
             return match bytes.len() > MAX_HEAD {
                 true => Err(vec![431]),
