@@ -113,7 +113,7 @@ impl LiveJob {
         let phase = self.moments.phase();
         let verdict = match ending {
             Ending::Finished(Outcome::Completed) => Verdict::Completed,
-            Ending::Finished(Outcome::Failed | Outcome::Fallback) => self
+            Ending::Finished(Outcome::Failed(_)) => self
                 .word
                 .lock()
                 .take()

@@ -178,7 +178,7 @@ impl Engine {
         let seat = Seat::take(&shell.sessions, &spec.owner, &shell.clock);
         let submission = Submission {
             job: id,
-            route: vec![shell.targets[target].stage],
+            route: vec![shell.targets[target].stage.into()],
             flow: seat.flow,
             session: spec.owner.session().is_some(),
             session_limit: self.session_limit(&spec.owner),

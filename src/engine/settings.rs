@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::admission::{ProviderId, ProviderSettings, QueueSettings, Settings};
+use crate::admission::{Learning, ProviderId, ProviderSettings, QueueSettings, Settings};
 use crate::config::{Config, Provider, ProviderKind};
 
 /// The core's settings for these providers, in this order: one target each, and a last one for jobs that need no
@@ -23,6 +23,7 @@ pub(super) fn settings(config: &Config, names: &[Arc<str>]) -> Settings {
         targets: (0..=names.len())
             .map(|index| ProviderId(index as u32))
             .collect(),
+        learning: Learning::default(),
     }
 }
 
@@ -36,14 +37,11 @@ pub(super) fn session_limits(config: &Config) -> HashMap<String, usize> {
 fn provider(config: &Config, provider: Option<&Provider>) -> ProviderSettings {
     match provider {
         Some(provider) => ProviderSettings {
-            limit: provider.max_inflight,
             reserves: provider.kind != ProviderKind::Embedded && provider.is_available(),
+            ..ProviderSettings::fixed(provider.max_inflight)
         },
         // Nobody, or a provider handed in by an embedding program without a section of its own.
-        None => ProviderSettings {
-            limit: config.limits.global,
-            reserves: false,
-        },
+        None => ProviderSettings::fixed(config.limits.global),
     }
 }
 

@@ -207,7 +207,7 @@ impl Shell {
         let mut own_end = None;
         for Action { seq, job, step } in actions {
             match step {
-                Step::Wait { .. } => self.wait(seq, job, arrival, now),
+                Step::Wait { .. } | Step::BackOff { .. } => self.wait(seq, job, arrival, now),
                 Step::Start {
                     permit, attempt, ..
                 } => self.start(seq, job, permit, attempt, now),

@@ -15,7 +15,7 @@ use super::live::LiveJob;
 use super::report;
 use super::shell::{Ready, Shell};
 use super::task::{TaskContext, TaskError};
-use crate::admission::Outcome;
+use crate::admission::{Cause, Outcome};
 use crate::providers::Provider;
 use crate::telemetry::Step;
 
@@ -68,11 +68,11 @@ fn work(shell: &Arc<Shell>, ready: Ready) {
     job.moments.begin(attempt);
     report::step(shell, &job, Step::SessionAllocated, None);
     let verdict = call(shell, &job, attempt);
-    permit.report(if verdict == Verdict::Completed {
-        Outcome::Completed
-    } else {
-        Outcome::Failed
-    });
+    let outcome = match verdict {
+        Verdict::Completed => Outcome::Completed,
+        _ => Outcome::Failed(Cause::Own),
+    };
+    permit.report(outcome.into());
     *job.word.lock() = Some(verdict);
     report::step(shell, &job, Step::SessionReleased, None);
     drop(permit);

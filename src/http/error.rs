@@ -300,6 +300,7 @@ fn of_refusal(refusal: &Refusal) -> ApiError {
     let (status, fault, code) = match refusal.reason {
         RefusalReason::SessionQueueFull => (429, Fault::Caller, "over_capacity"),
         RefusalReason::Stopping => (503, Fault::Gateway, "stopping"),
+        RefusalReason::Shut(_) => (503, Fault::Provider, "provider_unavailable"),
         RefusalReason::QueueFull
         | RefusalReason::QueueBytes
         | RefusalReason::ProviderQueueFull
