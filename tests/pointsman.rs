@@ -26,6 +26,8 @@ mod limits;
 mod lines;
 #[path = "chapters/live.rs"]
 mod live;
+#[path = "chapters/retries.rs"]
+mod retries;
 #[path = "chapters/silence.rs"]
 mod silence;
 #[path = "chapters/stopping.rs"]

@@ -138,6 +138,7 @@ impl Core {
             route: submission.route,
             at: 0,
             repeats: 0,
+            failed_once: false,
             back_at: None,
             place: self.take_place(),
             arrived: now,

@@ -176,9 +176,11 @@ impl Core {
                 self.act(id, Step::End(Ending::Finished(report.outcome)), actions);
             }
             Next::Again(at) => {
+                let cause = report.outcome.cause();
                 self.change(id, |job| {
                     job.permit = None;
                     job.repeats += 1;
+                    job.failed_once |= matches!(cause, Some(Cause::Failing { .. }));
                     job.back_at = Some(at);
                 });
                 let job = &self.jobs[&id];
@@ -230,7 +232,7 @@ impl Core {
     fn next_try(&mut self, id: JobId, cause: Cause, target: TargetId, now: Time) -> Option<Time> {
         let job = &self.jobs[&id];
         let asked = &self.targets[target.index()];
-        if !cause.allows_repeat(job.repeats) || !asked.budget.allows(job.repeats) {
+        if !cause.allows_repeat(job.failed_once) || !asked.budget.allows(job.repeats) {
             return None;
         }
         let wait = asked

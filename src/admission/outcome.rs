@@ -29,6 +29,16 @@ pub enum Outcome {
     Failed(Cause),
 }
 
+impl Outcome {
+    /// Why it failed, if it did.
+    pub const fn cause(self) -> Option<Cause> {
+        match self {
+            Outcome::Completed => None,
+            Outcome::Failed(cause) => Some(cause),
+        }
+    }
+}
+
 /// Why a call failed: see the [table](self).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
@@ -70,11 +80,11 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// Whether the same stage may be asked again, after `repeats` times that it was.
-    pub(super) const fn allows_repeat(self, repeats: u32) -> bool {
+    /// Whether the same stage may be asked again; `failed_once`: it was, after its provider had failed.
+    pub(super) const fn allows_repeat(self, failed_once: bool) -> bool {
         match self {
             Cause::Congested { .. } | Cause::WindowUsedUp { .. } | Cause::Unreachable => true,
-            Cause::Failing { again } => again && repeats == 0,
+            Cause::Failing { again } => again && !failed_once,
             Cause::Unanswered
             | Cause::Broken
             | Cause::Credentials

@@ -105,6 +105,8 @@ pub(super) struct Job {
     pub(super) at: usize,
     /// How often a call of it was repeated.
     pub(super) repeats: u32,
+    /// Whether one of these was because the provider had failed.
+    pub(super) failed_once: bool,
     /// When it goes back into line, while it backs off.
     pub(super) back_at: Option<Time>,
     pub(super) place: Place,

@@ -1,9 +1,11 @@
-//! `[routing]`: who answers `auto`.
+//! `[routing]`: who answers `auto`, and who steps in for whom.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::provider::{Provider, ProviderKind};
 use super::section::Section;
+use super::{HOUR, millis, secs};
 
 /// `[routing]`
 #[derive(Debug, Clone, PartialEq)]
@@ -11,6 +13,21 @@ pub struct Routing {
     /// Names of the providers that may answer `auto`, the preferred first. Without embedded ones: they answer `auto`
     /// only when none of these has a key.
     pub auto: Vec<String>,
+    /// Who is asked when whoever was meant fails, the preferred first.
+    pub fallback: Vec<Fallback>,
+    /// A provider that takes nothing for longer than this is passed over where there is a fallback.
+    pub fallback_after: Duration,
+    /// A provider that does not have a model is not asked for it again for so long.
+    pub model_away: Duration,
+}
+
+/// A model that steps in: `provider/model`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fallback {
+    /// The provider's name.
+    pub provider: String,
+    /// Its name of the model.
+    pub model: String,
 }
 
 impl Routing {
@@ -20,17 +37,66 @@ impl Routing {
         providers: &BTreeMap<String, Provider>,
         off: &[String],
     ) -> Self {
-        let Some(mut auto) = section.words("auto") else {
-            return Routing {
-                auto: by_kind(providers),
-            };
-        };
-        if let Some(problem) = problem_of(&auto, providers, off) {
-            section.refuse("auto", problem);
+        let auto = section.words("auto").map(|mut auto| {
+            if let Some(problem) = problem_of(&auto, providers, off) {
+                section.refuse("auto", problem);
+            }
+            auto.retain(|name| providers.contains_key(name));
+            auto
+        });
+        Routing {
+            auto: auto.unwrap_or_else(|| by_kind(providers)),
+            fallback: read_fallback(section, providers, off),
+            fallback_after: section
+                .duration("fallback_after", Duration::ZERO..=HOUR)
+                .unwrap_or(secs(5)),
+            model_away: section
+                .duration("model_away", millis(1)..=24 * HOUR)
+                .unwrap_or(secs(300)),
         }
-        auto.retain(|name| providers.contains_key(name));
-        Routing { auto }
     }
+}
+
+/// Providers that are switched off are passed over.
+fn read_fallback(
+    section: &mut Section<'_>,
+    providers: &BTreeMap<String, Provider>,
+    off: &[String],
+) -> Vec<Fallback> {
+    let names = section.words("fallback").unwrap_or_default();
+    let mut fallback: Vec<Fallback> = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        let problem = match name.split_once('/') {
+            _ if names[..index].contains(name) => Some(format!("{name:?} stands there twice")),
+            Some((provider, _)) if off.iter().any(|off| off == provider) => None,
+            Some((provider, model)) => match providers.get(provider) {
+                Some(entry) if entry.kind == ProviderKind::Embedded => Some(format!(
+                    "{name:?} is embedded: nobody takes a made-up answer for a model's"
+                )),
+                Some(entry) if lists(entry, model) => {
+                    let (provider, model) = (provider.to_owned(), model.to_owned());
+                    fallback.push(Fallback { provider, model });
+                    None
+                }
+                Some(_) | None => Some(unknown(name)),
+            },
+            None => Some(unknown(name)),
+        };
+        if let Some(problem) = problem {
+            section.refuse("fallback", problem);
+        }
+    }
+    fallback
+}
+
+fn unknown(name: &str) -> String {
+    format!("found {name:?}, accepted is \"provider/model\", a model that the provider lists")
+}
+
+/// Whether the provider has the model; one without a list may have any.
+fn lists(provider: &Provider, model: &str) -> bool {
+    let any = provider.models.is_empty() && !model.is_empty();
+    any || provider.models.iter().any(|listed| listed.name == model)
 }
 
 /// The order in which nobody has to say anything: kimi, glm, then the others; by name within a kind.

@@ -1,6 +1,6 @@
 //! A job that lives in the engine: what it is, the moments that it passed, and the word about its end.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam::utils::Backoff;
@@ -9,20 +9,30 @@ use parking_lot::{Condvar, Mutex};
 use super::job::{CallInfo, JobEnd, JobSpec, Owner, Phase, Phases, Sink, Verdict};
 use super::sessions::Seat;
 use super::task::Task;
+use super::worker::discard;
 use crate::admission::{Ending, JobId, Outcome};
 use crate::cancel::{CancelReason, CancelToken, Hook};
 use crate::clock::{SharedClock, Time};
 use crate::config::Priority;
 use crate::providers::CallWatch;
 
+/// Where a job is called at one stage of its route.
+#[derive(Debug)]
+pub(super) struct Leg {
+    /// The provider, by index in the shell's targets.
+    pub(super) target: usize,
+    pub(super) provider: Option<Arc<str>>,
+    pub(super) model: Option<Arc<str>>,
+}
+
 /// A job from its submission until nobody looks at it any more.
 #[derive(Debug)]
 pub(super) struct LiveJob {
     pub(super) id: JobId,
-    /// Its provider, by index in the shell's targets.
-    pub(super) target: usize,
-    pub(super) provider: Option<Arc<str>>,
-    pub(super) model: Option<Arc<str>>,
+    /// By stage of its route: where it is called there.
+    legs: Vec<Leg>,
+    /// Which of them it is at.
+    at: AtomicUsize,
     pub(super) request_id: Arc<str>,
     pub(super) owner: Owner,
     pub(super) priority: Priority,
@@ -33,7 +43,7 @@ pub(super) struct LiveJob {
     /// Ends the call that is under way. Cancelled by the core's word alone, never by the submitter directly: else the
     /// worker's failure could win over the reason that it failed for.
     pub(super) call_cancel: CancelToken,
-    /// Taken by the worker for the call, and dropped with it.
+    /// Taken by the worker for the call, and dropped with it unless the call may be tried again.
     pub(super) task: Mutex<Option<Box<dyn Task>>>,
     /// What the worker has to say of the call, left here before its permit goes back.
     pub(super) word: Mutex<Option<Verdict>>,
@@ -55,15 +65,14 @@ impl LiveJob {
     pub(super) fn new(
         id: JobId,
         spec: JobSpec,
-        target: usize,
+        legs: Vec<Leg>,
         seat: Seat,
         clock: SharedClock,
     ) -> Self {
         LiveJob {
             id,
-            target,
-            provider: spec.provider,
-            model: spec.model,
+            legs,
+            at: AtomicUsize::new(0),
             request_id: spec.request_id,
             owner: spec.owner,
             priority: spec.priority,
@@ -98,12 +107,39 @@ impl LiveJob {
         }
     }
 
+    /// Where it is called, or will be as far as is known.
+    pub(super) fn leg(&self) -> &Leg {
+        &self.legs[self.at.load(Ordering::Acquire)]
+    }
+
+    /// It starts at this stage of its route.
+    pub(super) fn go_to(&self, stage: usize) {
+        self.at.store(stage, Ordering::Release);
+    }
+
+    /// Drops what it would run; a panic in that is nobody's business any more.
+    pub(super) fn discard_task(&self) {
+        let task = self.task.lock().take();
+        if let Some(Err(_)) = task.map(discard) {
+            log::error!(
+                "request {}: its task panicked as it was dropped",
+                self.request_id
+            );
+        }
+    }
+
+    /// Whether its end was told.
+    pub(super) fn has_ended(&self) -> bool {
+        self.end.get().is_some()
+    }
+
     /// The call that is, or was last, under way.
     pub(super) fn call(&self) -> Option<CallInfo> {
         let attempt = self.moments.attempt.load(Ordering::Acquire);
+        let leg = self.leg();
         (attempt > 0).then(|| CallInfo {
-            provider: self.provider.clone(),
-            model: self.model.clone(),
+            provider: leg.provider.clone(),
+            model: leg.model.clone(),
             attempt,
         })
     }
@@ -186,6 +222,10 @@ pub(super) struct Moments {
     first_byte: AtomicU64,
     returned: AtomicU64,
     attempt: AtomicU32,
+    /// The number of the last decision to try its call again ...
+    backed_off: AtomicU64,
+    /// ... and of the last one to start it: the higher one holds.
+    started: AtomicU64,
 }
 
 /// A moment that has not come.
@@ -202,16 +242,34 @@ impl Moments {
             first_byte: not_yet(),
             returned: not_yet(),
             attempt: AtomicU32::new(0),
+            backed_off: AtomicU64::new(0),
+            started: AtomicU64::new(0),
         }
     }
 
     /// A worker begins call number `attempt`.
     pub(super) fn begin(&self, attempt: u32) {
-        for moment in [&self.connected, &self.first_byte, &self.returned] {
-            moment.store(NOT_YET, Ordering::Release);
-        }
         self.attempt.store(attempt, Ordering::Release);
         self.mark(&self.begun);
+    }
+
+    /// The core decided, as number `seq`, that the call will be tried again.
+    pub(super) fn back_off(&self, seq: u64) {
+        self.backed_off.fetch_max(seq, Ordering::AcqRel);
+    }
+
+    /// The core decided, as number `seq`, that it starts. The two are told by different threads, in any order.
+    pub(super) fn start(&self, seq: u64) {
+        let moments = [
+            &self.begun,
+            &self.connected,
+            &self.first_byte,
+            &self.returned,
+        ];
+        for moment in moments {
+            moment.store(NOT_YET, Ordering::Release);
+        }
+        self.started.fetch_max(seq, Ordering::AcqRel);
     }
 
     /// The call is over.
@@ -221,6 +279,9 @@ impl Moments {
 
     /// How far it has come.
     pub(super) fn phase(&self) -> Phase {
+        if self.backed_off.load(Ordering::Acquire) > self.started.load(Ordering::Acquire) {
+            return Phase::BackOff;
+        }
         match (
             read(&self.begun),
             read(&self.connected),

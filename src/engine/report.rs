@@ -20,7 +20,7 @@ pub(super) fn received(shell: &Shell, job: &LiveJob) {
 
 /// The core decided that the job waits, or starts, as decision number `seq`.
 pub(super) fn decided(shell: &Shell, job: &LiveJob, seq: u64, step: Step, now: Time) {
-    job.moments.decision.store(seq, Ordering::Release);
+    job.moments.decision.fetch_max(seq, Ordering::AcqRel);
     let waited = (step == Step::Dequeued).then(|| now.since(job.received));
     push(shell, job, seq, step, now, waited);
 }
@@ -48,10 +48,11 @@ pub(super) fn ended(shell: &Shell, job: &LiveJob, seq: u64, end: &JobEnd, now: T
         Verdict::Completed => job.deadline_reason.to_string(),
         other => other.reason(),
     };
+    let leg = job.leg();
     let line = RequestLine {
         end: step,
-        provider: job.provider.as_deref(),
-        model: job.model.as_deref(),
+        provider: leg.provider.as_deref(),
+        model: leg.model.as_deref(),
         key: job.owner.key().map(|name| &**name),
         session: job.owner.session().map(|name| &**name),
         priority: job.priority,
@@ -79,6 +80,7 @@ fn last_step(verdict: &Verdict) -> Step {
 }
 
 fn push(shell: &Shell, job: &LiveJob, seq: u64, step: Step, at: Time, took: Option<Duration>) {
+    let leg = job.leg();
     shell.lifecycle.push(Event {
         seq,
         at,
@@ -87,8 +89,8 @@ fn push(shell: &Shell, job: &LiveJob, seq: u64, step: Step, at: Time, took: Opti
         thread: std::thread::current().name().unwrap_or("unnamed").into(),
         key: job.owner.key().cloned(),
         session: job.owner.session().cloned(),
-        provider: job.provider.clone(),
-        model: job.model.clone(),
+        provider: leg.provider.clone(),
+        model: leg.model.clone(),
         took,
     });
 }

@@ -11,12 +11,11 @@ use std::sync::Arc;
 use crossbeam::channel::Receiver;
 
 use super::job::{CallInfo, Phase, Verdict};
-use super::live::LiveJob;
+use super::learn::{self, Ear};
 use super::report;
 use super::shell::{Ready, Shell};
-use super::task::{TaskContext, TaskError};
-use crate::admission::{Cause, Outcome};
-use crate::providers::Provider;
+use super::task::{Task, TaskContext, TaskError};
+use crate::admission::{Cause, Outcome, Report};
 use crate::telemetry::Step;
 
 /// Where the workers take their jobs from.
@@ -56,74 +55,85 @@ fn next(shell: &Shell, source: &Source) -> Option<Ready> {
     }
 }
 
-fn work(shell: &Arc<Shell>, ready: Ready) {
-    let Ready {
-        job,
-        mut permit,
-        attempt,
-    } = ready;
-    if !shell.begin(permit.key(), job.id) {
+fn work(shell: &Arc<Shell>, mut ready: Ready) {
+    let job = Arc::clone(&ready.job);
+    if !shell.begin(ready.permit.key(), job.id) {
         return;
     }
-    job.moments.begin(attempt);
+    job.moments.begin(ready.attempt);
     report::step(shell, &job, Step::SessionAllocated, None);
-    let verdict = call(shell, &job, attempt);
-    let outcome = match verdict {
-        Verdict::Completed => Outcome::Completed,
-        _ => Outcome::Failed(Cause::Own),
-    };
-    permit.report(outcome.into());
+    let (verdict, report) = call(shell, &ready);
+    ready.permit.report(report);
     *job.word.lock() = Some(verdict);
     report::step(shell, &job, Step::SessionReleased, None);
-    drop(permit);
+    drop(ready);
+    if job.has_ended() {
+        job.discard_task();
+    }
 }
 
-/// Makes the call and says how it went.
-fn call(shell: &Shell, job: &LiveJob, attempt: u32) -> Verdict {
+/// Makes the call and says how it went. The task is left with the job where the call may be tried again.
+fn call(shell: &Arc<Shell>, ready: &Ready) -> (Verdict, Report) {
+    let job = &*ready.job;
     let Some(mut task) = job.task.lock().take() else {
-        return Verdict::Panicked("its task has run before".into());
+        let verdict = Verdict::Panicked("its task is gone".into());
+        return (verdict, Outcome::Failed(Cause::Own).into());
     };
+    let leg = job.leg();
     let info = CallInfo {
-        provider: job.provider.clone(),
-        model: job.model.clone(),
-        attempt,
+        provider: leg.provider.clone(),
+        model: leg.model.clone(),
+        attempt: ready.attempt,
     };
-    let provider = &*shell.targets[job.target].provider;
+    let ear = Ear::new(shell, ready.permit.key(), ready.probe);
+    let context = TaskContext {
+        provider: &*shell.targets[leg.target].provider,
+        info: &info,
+        cancel: &job.call_cancel,
+        deadline: job.deadline,
+        first_byte_by: ready.first_byte_by,
+        watch: &job.moments,
+        sink: &*job.sink,
+        ear: &ear,
+    };
     report::step(shell, job, Step::ProviderCallStart, None);
     let called = catch_unwind(AssertUnwindSafe(|| {
         job.sink.call(&info);
-        task.call(&context(job, &info, provider))
+        task.call(&context)
     }));
-    // The task's drop is its author's code as well.
-    let dropped = catch_unwind(AssertUnwindSafe(|| drop(task)));
+    let called = match called {
+        Ok(Err(TaskError::Provider(error))) => {
+            *job.task.lock() = Some(task);
+            Ok(Err(TaskError::Provider(error)))
+        }
+        over => discard(task).and(over),
+    };
     job.moments.end_call();
-    let took = job.moments.phases(job.received, shell.clock.now()).upstream;
-    report::step(shell, job, Step::ProviderCallEnd, Some(took));
-    match called.and_then(|result| dropped.map(|()| result)) {
-        Ok(result) => verdict(result, job.moments.phase()),
-        Err(panic) => Verdict::Panicked(message(&*panic)),
+    let phases = job.moments.phases(job.received, shell.clock.now());
+    report::step(shell, job, Step::ProviderCallEnd, Some(phases.upstream));
+    match called {
+        Ok(result) => {
+            let mut report = learn::report(&result, &ear);
+            // Only whoever gives pieces says when its answer really began.
+            report.first_byte = ear.has_pieces().then_some(phases.first_byte);
+            (verdict(result, job.moments.phase()), report)
+        }
+        Err(panic) => {
+            let verdict = Verdict::Panicked(message(&*panic));
+            (verdict, Outcome::Failed(Cause::Own).into())
+        }
     }
 }
 
-fn context<'a>(
-    job: &'a LiveJob,
-    info: &'a CallInfo,
-    provider: &'a dyn Provider,
-) -> TaskContext<'a> {
-    TaskContext {
-        provider,
-        info,
-        cancel: &job.call_cancel,
-        deadline: job.deadline,
-        watch: &job.moments,
-        sink: &*job.sink,
-    }
+/// A task's drop is its author's code as well. `Err`: it panicked.
+pub(super) fn discard(task: Box<dyn Task>) -> Result<(), Box<dyn Any + Send>> {
+    catch_unwind(AssertUnwindSafe(|| drop(task)))
 }
 
 fn verdict(result: Result<(), TaskError>, phase: Phase) -> Verdict {
     match result {
         Ok(()) => Verdict::Completed,
-        Err(TaskError::Own(why)) => Verdict::Erred(why),
+        Err(TaskError::Own(why) | TaskError::Reported { why, .. }) => Verdict::Erred(why),
         Err(TaskError::Provider(error)) => Verdict::of_failure(error, phase),
     }
 }

@@ -24,6 +24,9 @@ pub(super) struct Meta {
 #[derive(Debug, Default)]
 struct Told {
     attempts: u32,
+    /// Who was called last.
+    provider: Option<Arc<str>>,
+    model: Option<Arc<str>>,
     /// Parameters that the provider would refuse or ignore, and that were not sent to it.
     dropped: Vec<String>,
 }
@@ -40,7 +43,13 @@ impl Meta {
 
     /// A call begins.
     pub(super) fn begin(&self, call: &CallInfo) {
-        self.told.lock().attempts = call.attempt;
+        let mut told = self.told.lock();
+        *told = Told {
+            attempts: call.attempt,
+            provider: call.provider.clone(),
+            model: call.model.clone(),
+            dropped: Vec::new(),
+        };
     }
 
     /// The call's first piece says what was not sent.
@@ -56,8 +65,8 @@ impl Meta {
         let mut headers = vec![
             header("X-Request-Id", &self.request_id),
             header("X-Session-Id", &self.session_id),
-            header("X-Provider", &self.plan.provider),
-            header("X-Model", &self.plan.model),
+            header("X-Provider", self.provider(&told)),
+            header("X-Model", self.model(&told)),
             header("X-Attempts", &told.attempts.to_string()),
             header("X-Timeout", &self.plan.timeout_text),
         ];
@@ -70,18 +79,31 @@ impl Meta {
         headers
     }
 
+    /// Who was called last, or will be first.
+    fn provider<'a>(&'a self, told: &'a Told) -> &'a str {
+        told.provider.as_ref().unwrap_or(&self.plan.provider)
+    }
+
+    fn model<'a>(&'a self, told: &'a Told) -> &'a str {
+        told.model.as_ref().unwrap_or(&self.plan.model)
+    }
+
     /// The `pointsman` object.
     pub(super) fn object(&self, end: Option<&JobEnd>) -> Value {
         let told = self.told.lock();
         let mut object = json!({
             "request_id": &*self.request_id,
             "session_id": self.session_id,
-            "provider": &*self.plan.provider,
-            "model": &*self.plan.model,
+            "provider": self.provider(&told),
+            "model": self.model(&told),
             "route": &*self.plan.route_reason,
             "attempts": told.attempts,
             "timeout": &*self.plan.timeout_text,
         });
+        let plan = &self.plan;
+        if (self.provider(&told), self.model(&told)) != (&*plan.provider, &*plan.model) {
+            object["fallback_from"] = json!(format!("{}/{}", plan.provider, plan.model));
+        }
         if !told.dropped.is_empty() {
             object["dropped_params"] = json!(told.dropped);
         }

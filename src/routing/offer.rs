@@ -85,6 +85,12 @@ impl Offer {
         fitting.next().map(|model| model.name.as_str())
     }
 
+    /// Whether the model's context holds `tokens`, as far as it is known.
+    pub(super) fn holds(&self, model: &str, tokens: u64) -> bool {
+        let listed = self.models.iter().find(|listed| listed.name == model);
+        listed.is_none_or(|listed| listed.context >= tokens)
+    }
+
     /// The route to one of its models.
     ///
     /// # Errors
@@ -98,6 +104,7 @@ impl Offer {
                     targets: vec![TargetRef {
                         provider: provider.clone(),
                     }],
+                    model: model.to_string(),
                 }],
                 model: model.to_string(),
                 provider,

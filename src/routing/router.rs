@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::chat::ChatRequest;
-use crate::config::{Config, Provider};
+use crate::config::{Config, Fallback, Provider};
 use crate::providers::prompt_tokens;
 use crate::routing::offer::Offer;
-use crate::routing::{Route, RouteError, auto};
+use crate::routing::{Route, RouteError, Stage, TargetRef, auto};
 
 /// The name that leaves the choice to us.
 const AUTO: &str = "auto";
@@ -20,6 +20,8 @@ const MAX_NAME: usize = 128;
 pub struct Router {
     /// In the order of preference: those of `routing.auto`, other real ones by name, embedded ones by name.
     offers: Vec<Offer>,
+    /// Who steps in, the preferred first.
+    fallback: Vec<Fallback>,
 }
 
 /// A model that a client may ask for.
@@ -38,7 +40,8 @@ pub struct ModelInfo {
 impl Router {
     /// A router for the providers of `config`, as available as they were when it was read.
     pub fn new(config: &Config) -> Self {
-        Router::over(&config.providers, &config.routing.auto)
+        let router = Router::over(&config.providers, &config.routing.auto);
+        router.with_fallback(&config.routing.fallback)
     }
 
     pub(super) fn over(providers: &BTreeMap<String, Provider>, auto: &[String]) -> Self {
@@ -47,7 +50,17 @@ impl Router {
         let mut offers: Vec<Offer> = providers.values().map(offer).collect();
         // The sort is stable, and the map is in the order of names.
         offers.sort_by_key(|offer| (offer.is_embedded, offer.auto_place.unwrap_or(usize::MAX)));
-        Router { offers }
+        Router {
+            offers,
+            fallback: Vec::new(),
+        }
+    }
+
+    pub(super) fn with_fallback(self, fallback: &[Fallback]) -> Self {
+        Router {
+            fallback: fallback.to_vec(),
+            ..self
+        }
     }
 
     /// Where a request goes.
@@ -56,6 +69,34 @@ impl Router {
     /// [`RouteError`]: no such model, nobody to call, or a prompt too long for `auto`. A prompt that is too long for a
     /// model that was named isn't refused here: its length is only estimated, and the provider knows.
     pub fn route(&self, request: &ChatRequest) -> Result<Route, RouteError> {
+        let mut route = self.first(request)?;
+        // Nobody who asks for a made-up answer wants another's, who may be paid for it.
+        let first = self.offer(&route.provider);
+        if !self.fallback.is_empty() && first.is_some_and(|offer| !offer.is_embedded) {
+            let tokens = prompt_tokens(request);
+            let stages = self
+                .fallback
+                .iter()
+                .filter_map(|next| self.stage(next, tokens));
+            let stages = stages.filter(|stage| *stage != route.stages[0]);
+            route.stages.extend(stages.collect::<Vec<_>>());
+        }
+        Ok(route)
+    }
+
+    /// One who steps in, if it can be called and the prompt fits.
+    fn stage(&self, next: &Fallback, tokens: u64) -> Option<Stage> {
+        let offer = self.offer(&next.provider)?;
+        let may = offer.is_available() && offer.holds(&next.model, tokens);
+        may.then(|| Stage {
+            targets: vec![TargetRef {
+                provider: next.provider.clone(),
+            }],
+            model: next.model.clone(),
+        })
+    }
+
+    fn first(&self, request: &ChatRequest) -> Result<Route, RouteError> {
         match request.model.as_str() {
             AUTO => auto::choose(&self.offers, prompt_tokens(request)),
             name => match self.explicit(name).or_else(|| self.bare(name)) {

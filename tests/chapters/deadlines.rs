@@ -169,7 +169,8 @@ fn a_port_where_nobody_listens_is_told_at_once() {
     let address = port.local_addr().expect("it is bound");
     drop(port);
     let server = Server::start(&format!(
-        "providers.mine.kind = \"openai\"\nproviders.mine.base_url = \"http://{address}/v1\"\n"
+        "providers.mine.kind = \"openai\"\nproviders.mine.base_url = \"http://{address}/v1\"\n\
+         providers.mine.retry.attempts = 1\n"
     ));
     for ask in [Ask::of("mine/m"), Ask::of("mine/m").streamed()] {
         let (answer, took) = timed(|| ask.answer(&server));

@@ -280,6 +280,10 @@ pub(super) fn program(
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_ours(name)) {
         command.env_remove(name);
     }
+    if !config.contains("limits.adaptive") {
+        // Whoever counts calls in flight wants all the slots from the start.
+        command.env("POINTSMAN_LIMITS__ADAPTIVE__START", "4096");
+    }
     command.envs(environment.iter().copied());
     command
 }

@@ -58,6 +58,15 @@ fn a_provider_that_failed_is_asked_once_more_where_it_may_be() {
         (2, true)
     );
     let job = world.submit(ask(1));
+    for cause in [CONGESTED, Cause::Failing { again: true }] {
+        world.fail(job, cause);
+        world.play(20);
+    }
+    assert_eq!(
+        world.seen[&job].attempt, 3,
+        "it had refused before, and not failed"
+    );
+    let job = world.submit(ask(1));
     world.fail(job, Cause::Failing { again: false });
     assert!(world.ending(job).is_some());
 }
