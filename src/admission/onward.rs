@@ -263,6 +263,11 @@ impl Core {
             job.queue_until = until;
         });
         let job = &self.jobs[&id];
+        if job.due() <= now {
+            // Its deadline passed while a late tick let it back off.
+            self.forget(id);
+            return self.act(id, Step::End(Ending::Expired), actions);
+        }
         let chosen = match chosen {
             Some(chosen) => Ok(chosen),
             None => self.choose_stage(&job.route, job.at, None, job.due(), now),

@@ -1,22 +1,6 @@
 //! What became of a call, in words that say nothing of who was called: what admission learns from.
 //!
-//! Whoever makes the calls sorts their failures into these causes. What follows from each is this table and nothing
-//! else:
-//!
-//! | cause | again, same stage | next stage | learned |
-//! |---|---|---|---|
-//! | [`Congested`](Cause::Congested) | yes | yes | limit is cut, gate shut for as long as was asked |
-//! | [`WindowUsedUp`](Cause::WindowUsedUp) | yes, once it opens | yes | gate shut until then |
-//! | [`Unreachable`](Cause::Unreachable) | yes | yes | breaker |
-//! | [`Failing`](Cause::Failing) | once, where it says so | yes | breaker |
-//! | [`Unanswered`](Cause::Unanswered) | no | yes, at another provider | breaker |
-//! | [`Broken`](Cause::Broken) | no | yes | |
-//! | [`Credentials`](Cause::Credentials), [`Quota`](Cause::Quota) | no | yes | breaker opens at once |
-//! | [`ModelUnavailable`](Cause::ModelUnavailable) | no | yes | the target is passed over for that model for a while |
-//! | [`Barred`](Cause::Barred) | no | yes | |
-//! | [`Request`](Cause::Request), [`Unwanted`](Cause::Unwanted), [`Own`](Cause::Own) | no | no | |
-//!
-//! Nothing is tried again once content went to the client.
+//! Whoever makes the calls sorts their failures into [`Cause`]s; what follows from each is in its table.
 
 use std::time::Duration;
 
@@ -39,7 +23,22 @@ impl Outcome {
     }
 }
 
-/// Why a call failed: see the [table](self).
+/// Why a call failed. What follows from each cause:
+///
+/// | cause | again, same stage | next stage | learned |
+/// |---|---|---|---|
+/// | [`Congested`](Cause::Congested) | yes | yes | limit is cut, gate shut for as long as was asked |
+/// | [`WindowUsedUp`](Cause::WindowUsedUp) | yes, once it opens | yes | gate shut until then |
+/// | [`Unreachable`](Cause::Unreachable) | yes | yes | breaker |
+/// | [`Failing`](Cause::Failing) | once, where it says so | yes | breaker |
+/// | [`Unanswered`](Cause::Unanswered) | no | yes, at another provider | breaker |
+/// | [`Broken`](Cause::Broken) | no | yes | |
+/// | [`Credentials`](Cause::Credentials), [`Quota`](Cause::Quota) | no | yes | breaker opens at once |
+/// | [`ModelUnavailable`](Cause::ModelUnavailable) | no | yes | the target is passed over for that model for a while |
+/// | [`Barred`](Cause::Barred) | no | yes | |
+/// | [`Request`](Cause::Request), [`Unwanted`](Cause::Unwanted), [`Own`](Cause::Own) | no | no | |
+///
+/// Nothing is tried again once content went to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// The provider takes no more calls for now: too many, too often, or it is overloaded.

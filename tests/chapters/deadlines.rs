@@ -187,7 +187,10 @@ fn a_port_where_nobody_listens_is_told_at_once() {
 #[test]
 fn connecting_has_a_limit_of_its_own() {
     let upstream = Upstream::no_accept();
-    let server = server(&upstream, "timeouts.connect = \"200ms\"");
+    let server = server(
+        &upstream,
+        "timeouts.connect = \"200ms\"\nproviders.mine.retry.attempts = 1",
+    );
     let (answer, took) = timed(|| Ask::of("mine/m").answer(&server));
     assert_eq!(
         (answer.status, code(&answer).as_str()),

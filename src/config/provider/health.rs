@@ -67,7 +67,12 @@ impl Retry {
                 .unwrap_or(default.refill),
         });
         if retry.floor >= retry.budget {
-            let message = "is not below retry.budget, so that nothing would ever be repeated: for that say retry.attempts = 1";
+            let message = format!(
+                "{} is not below {} ({}), so that nothing would ever be repeated: for that say retry.attempts = 1",
+                retry.floor,
+                section.full("retry.budget"),
+                retry.budget
+            );
             section.refuse_pair("retry.floor", "retry.budget", message);
         }
         retry
