@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion};
 use pointsman::admission::{
-    Action, Core, Event, FlowId, JobId, Outcome, PermitKey, ProviderId, ProviderSettings,
-    QueueSettings, Settings, StageId, Step, Submission, TargetId,
+    Action, BreakerSettings, Core, Event, FlowId, JobId, Learning, Outcome, PermitKey, ProviderId,
+    ProviderSettings, QueueSettings, Report, Settings, StageId, Step, Submission, TargetId,
 };
 use pointsman::cancel::CancelReason;
 use pointsman::clock::Time;
@@ -16,6 +16,12 @@ use pointsman::config::Priority;
 
 const SLOTS: usize = 24;
 const SESSIONS: u64 = 100;
+/// A call that went well, from which everything there is is learned.
+const REPORT: Report = Report {
+    outcome: Outcome::Completed,
+    content: true,
+    first_byte: Some(Duration::from_millis(700)),
+};
 
 /// A core with so many jobs in line, and all that it takes to go on.
 struct Load {
@@ -49,7 +55,7 @@ impl Load {
         let job = JobId(self.jobs);
         let submission = Submission {
             job,
-            route: vec![self.stage],
+            route: vec![self.stage.into()],
             flow: FlowId(self.jobs * 7 % SESSIONS),
             session: true,
             session_limit: None,
@@ -71,7 +77,7 @@ impl Load {
         let permit = self
             .running
             .swap_remove(self.jobs as usize % self.running.len());
-        self.on(Event::GiveBack(permit, Outcome::Completed));
+        self.on(Event::GiveBack(permit, REPORT));
         self.submit();
     }
 
@@ -105,10 +111,13 @@ fn settings() -> Settings {
             pressure_off: 6_000,
         },
         providers: vec![ProviderSettings {
-            limit: SLOTS,
             reserves: true,
+            adaptive: true,
+            breaker: Some(BreakerSettings::default()),
+            ..ProviderSettings::fixed(SLOTS)
         }],
         targets: vec![ProviderId(0)],
+        learning: Learning::default(),
     }
 }
 
@@ -118,7 +127,7 @@ fn uncontended(criterion: &mut Criterion) {
         bencher.iter(|| {
             load.submit();
             let permit = load.running.pop().expect("it started at once");
-            load.on(Event::GiveBack(permit, Outcome::Completed));
+            load.on(Event::GiveBack(permit, REPORT));
         });
     });
 }

@@ -73,7 +73,8 @@
 //!    nothing and is counted.
 //! 4. **Every job ends exactly once**: completed, error, timeout, cancelled or refused. The first event under the lock
 //!    wins, and each step is in the lifecycle log before anyone can see it.
-//! 5. **Nothing starts after its deadline**: it is looked at when a job starts, and again when its worker begins.
+//! 5. **Nothing starts after its deadline**: it is looked at when a job starts, and again when its worker begins. Nor
+//!    through a gate that is shut or a breaker that is open, and nothing is tried again without budget, or after content.
 //! 6. **Work is conserved**: after each step of the core no idle worker meets an eligible job.
 //! 7. **Every wait has a deadline and a cancel token**, everything has a bound, and every bound is a knob.
 //! 8. **Every thread has a name and an owner** and is joined; one that doesn't come back is counted and said. A panic ends one

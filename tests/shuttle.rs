@@ -8,8 +8,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use pointsman::admission::{
-    Action, Core, Event, FlowId, JobId, Outcome, PermitKey, ProviderId, ProviderSettings,
-    QueueSettings, Settings, StageId, Step, Submission, TargetId,
+    Action, Cause, Core, Event, FlowId, JobId, Learning, Outcome, PermitKey, ProviderId,
+    ProviderSettings, QueueSettings, Settings, StageId, Step, Submission, TargetId,
 };
 use pointsman::cancel::CancelReason;
 use pointsman::clock::Time;
@@ -97,7 +97,7 @@ impl Shared {
                     "{:?} ended twice",
                     action.job
                 ),
-                Step::Wait { .. } | Step::Interrupt(_) => {}
+                Step::Wait { .. } | Step::BackOff { .. } | Step::Interrupt(_) => {}
             }
         }
     }
@@ -106,7 +106,10 @@ impl Shared {
         let deadline = Time::ZERO + Duration::from_secs(2 + number % 3);
         self.on(Event::Submit(Submission {
             job: JobId(number),
-            route: self.stages[..1 + (number % 2) as usize].to_vec(),
+            route: self.stages[..1 + (number % 2) as usize]
+                .iter()
+                .map(|&stage| stage.into())
+                .collect(),
             flow: FlowId(number % 3),
             session: true,
             session_limit: None,
@@ -136,11 +139,11 @@ impl Shared {
         let outcome = if job.0 % 2 == 0 {
             Outcome::Completed
         } else {
-            Outcome::Fallback
+            Outcome::Failed(Cause::Broken)
         };
-        self.tell(Event::GiveBack(permit, outcome), 1);
+        self.tell(Event::GiveBack(permit, outcome.into()), 1);
         if job.0 == 0 {
-            self.on(Event::GiveBack(permit, outcome));
+            self.on(Event::GiveBack(permit, outcome.into()));
         }
     }
 
@@ -191,10 +194,7 @@ fn check(inner: &Inner) {
 }
 
 fn settings() -> Settings {
-    let provider = ProviderSettings {
-        limit: GLOBAL,
-        reserves: false,
-    };
+    let provider = ProviderSettings::fixed(GLOBAL);
     Settings {
         workers: GLOBAL,
         global: GLOBAL,
@@ -213,6 +213,7 @@ fn settings() -> Settings {
         },
         providers: vec![provider; 2],
         targets: vec![ProviderId(0), ProviderId(1)],
+        learning: Learning::default(),
     }
 }
 

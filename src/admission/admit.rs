@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::onward::in_vain;
 use super::queue::{Candidate, Line};
 use super::state::{Core, Job};
 use super::{
@@ -22,7 +23,14 @@ impl Core {
         if submission.deadline <= now {
             return self.act(id, Step::End(Ending::Expired), actions);
         }
-        let job = self.arrive(submission, now);
+        let mut job = self.arrive(submission, now);
+        match self.choose_stage(&job.route, 0, None, job.due(), now) {
+            Ok((at, leg)) => {
+                job.at = at;
+                job.route[at].stage = self.narrow(leg, now);
+            }
+            Err(shut) => return self.act(id, Step::End(in_vain(shut, now)), actions),
+        }
         // Nobody who waits could start (rule 3), so a job that could start takes no turn away from anyone.
         if let Some(target) = self.open_target(&job) {
             self.timers.insert((job.deadline, id));
@@ -61,7 +69,7 @@ impl Core {
             place: job.place,
             job: id,
         };
-        let (bytes, arrived, session) = (job.bytes, job.arrived, job.session);
+        let (bytes, arrived, session, due) = (job.bytes, job.arrived, job.session, job.due());
         let session_limit = job.session_limit;
         if self.waiting.jobs == 0 {
             // Nobody competed until now: what runs is charged up to the present first.
@@ -77,6 +85,7 @@ impl Core {
         lengths.remove(&(before, stage, flow));
         lengths.insert((before + 1, stage, flow));
         self.waiting.ages[class].insert((arrived, id));
+        self.onward.enter(stage, due, id);
         self.waiting.jobs += 1;
         self.waiting.bytes += bytes;
         self.waiting.by_provider[provider.index()] += 1;
@@ -102,6 +111,7 @@ impl Core {
         let job = &self.jobs[&id];
         let (stage, class, flow, session) = (job.stage(), job.class, job.flow, job.session);
         let (bytes, arrived) = (job.bytes, job.arrived);
+        self.onward.leave(stage, job.due(), id);
         let provider = self.first_provider(stage);
         let after = self.lines[stage.index()].waiting_of(class, flow);
         let lengths = &mut self.waiting.lengths[provider.index()][class];
@@ -127,6 +137,9 @@ impl Core {
             class: submission.class.index(),
             route: submission.route,
             at: 0,
+            repeats: 0,
+            failed_once: false,
+            back_at: None,
             place: self.take_place(),
             arrived: now,
             queue_until: now + self.settings.queue.timeout,
@@ -150,7 +163,9 @@ impl Core {
         if line.waiting_of_flow(job.flow) >= queue.per_session {
             return Some(RefusalReason::SessionQueueFull);
         }
-        if self.waiting.bytes.saturating_add(job.bytes) > queue.max_bytes {
+        // Those that back off come back: their places are not given away.
+        let bytes = self.waiting.bytes + self.onward.backing_bytes();
+        if bytes.saturating_add(job.bytes) > queue.max_bytes {
             return Some(RefusalReason::QueueBytes);
         }
         if let Some(expected) = self
@@ -159,7 +174,7 @@ impl Core {
         {
             return Some(RefusalReason::WaitTooLong { expected });
         }
-        if self.waiting.jobs >= queue.capacity {
+        if self.waiting.jobs + self.onward.backing() >= queue.capacity {
             return Some(RefusalReason::QueueFull);
         }
         self.has_its_share(self.first_provider(stage))
@@ -168,7 +183,8 @@ impl Core {
 
     /// Whether the jobs that wait for a provider fill its share of the places.
     fn has_its_share(&self, provider: ProviderId) -> bool {
-        self.waiting.by_provider[provider.index()] >= self.settings.queue.per_provider
+        let places = self.waiting.by_provider[provider.index()] + self.onward.backing_at(provider);
+        places >= self.settings.queue.per_provider
     }
 
     /// How long an arrival would wait in line, judged from what calls took lately; `None` where too few ended lately, the
@@ -212,7 +228,15 @@ impl Core {
             .iter()
             .map(|&target| self.provider_of(target))
             .collect();
-        let places: usize = providers.into_iter().map(|id| self.limit_of(id)).sum();
+        let places = providers.into_iter().map(|id| {
+            let targets = line
+                .targets
+                .iter()
+                .filter(|&&target| self.provider_of(target) == id);
+            let learned = targets.map(|target| self.targets[target.index()].limit.places());
+            self.limit_of(id).min(learned.sum())
+        });
+        let places: usize = places.sum();
         places.min(self.room()).max(1)
     }
 
@@ -266,7 +290,7 @@ impl Core {
     }
 
     /// The provider whose share of the places a stage's jobs count against.
-    fn first_provider(&self, stage: StageId) -> ProviderId {
+    pub(super) fn first_provider(&self, stage: StageId) -> ProviderId {
         self.provider_of(self.lines[stage.index()].targets[0])
     }
 

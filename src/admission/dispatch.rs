@@ -53,6 +53,12 @@ impl Core {
                 }
                 self.end_late(next.job, now, actions);
                 late += 1;
+            } else if self.onward.has_marks() && self.lacks(target, &self.jobs[&next.job], now) {
+                if late == SLICE {
+                    return;
+                }
+                self.lead_on(next.job, now, actions);
+                late += 1;
             } else {
                 self.lines[stage.index()].start(next.class, next.flow, next.place);
                 self.left_line(next.job, now);
@@ -121,13 +127,17 @@ impl Core {
             class,
             since: now,
             billed: Default::default(),
+            badge: Default::default(),
         };
         let estimate = self.estimates[target.index()].nanos(class);
         self.lines[stage.index()].bill(class, flow, &mut holding.billed, estimate);
+        let in_use = self.books.in_use_of_target(target) + 1;
+        holding.badge = self.targets[target.index()].start(in_use, now);
+        let probe = holding.badge.pass.probe;
         let permit = self.books.take(holding);
         job.permit = Some(permit);
         job.attempt += 1;
-        let attempt = job.attempt;
+        let (attempt, at, first_byte_by) = (job.attempt, job.at, job.share(now));
         self.timers.insert((job.deadline, id));
         self.peak = self.peak.max(self.books.in_use());
         if session {
@@ -140,6 +150,9 @@ impl Core {
                 permit,
                 target,
                 attempt,
+                stage: at,
+                first_byte_by,
+                probe,
             },
             actions,
         );
@@ -195,12 +208,15 @@ impl Core {
         targets
             .iter()
             .copied()
-            .find(|&target| self.has_slot(self.provider_of(target)))
+            .find(|&target| self.has_slot(target))
     }
 
-    /// Whether the provider has a slot, and the slots kept for others are not touched.
-    fn has_slot(&self, provider: ProviderId) -> bool {
-        self.books.in_use_at(provider) < self.limit_of(provider)
+    /// Whether the target takes another call, its provider has a slot, and the slots kept for others are not touched.
+    fn has_slot(&self, target: TargetId) -> bool {
+        let provider = self.provider_of(target);
+        let in_use = self.books.in_use_of_target(target);
+        self.targets[target.index()].admits(in_use)
+            && self.books.in_use_at(provider) < self.limit_of(provider)
             && self.books.in_use() + self.reserve(provider) < self.room()
     }
 
@@ -216,8 +232,12 @@ impl Core {
         idle.count().min(self.room() / 2)
     }
 
-    /// Whether a slot is kept for the provider: it reserves, and has nothing in flight.
+    /// Whether a slot is kept for the provider: it reserves, has nothing in flight, and takes calls.
     fn is_kept_for(&self, provider: ProviderId) -> bool {
-        self.settings.providers[provider.index()].reserves && self.books.in_use_at(provider) == 0
+        self.settings.providers[provider.index()].reserves
+            && self.books.in_use_at(provider) == 0
+            && self.targets_of[provider.index()]
+                .iter()
+                .any(|target| self.targets[target.index()].is_open())
     }
 }

@@ -20,6 +20,11 @@
 //! 5. Nothing starts after its deadline, which is looked at again when it starts and when it [begins](Core::begin), nor
 //!    after the end of the drain.
 //! 6. No step grows with how many wait: ends that fall due together are worked off in slices of [`SLICE`].
+//! 7. A call is tried again only if nothing of its answer went to the client, its failure means that it was not
+//!    processed, its target's budget allows it, and there is time left for it: see [`Cause`] and `backoff.rs`. Until then
+//!    the job is only data, and it always has its place in line.
+//! 8. Nothing starts at a target that is full, whose gate is shut or whose breaker is open: see `limit.rs`, `gate.rs` and
+//!    `breaker.rs`. Whoever could only wait in vain for such a target goes on to the next stage, or is refused at once.
 //!
 //! # Between the decision and the act
 //!
@@ -29,14 +34,22 @@
 //! answers *no*.
 
 mod admit;
+mod backoff;
+mod breaker;
 mod dispatch;
 mod estimate;
 mod fair;
+mod gate;
+mod limit;
+mod onward;
+mod outcome;
 mod queue;
 mod sessions;
 mod settings;
+mod shut;
 mod slots;
 mod state;
+mod target;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -48,10 +61,15 @@ use crate::cancel::CancelReason;
 use crate::clock::Time;
 use crate::config::Priority;
 
-pub use settings::{ProviderSettings, QueueSettings, Settings};
+pub use outcome::{Cause, Outcome, Report};
+pub use settings::{
+    BreakerSettings, GateSettings, Learning, LimitSettings, ProviderSettings, QueueSettings,
+    RetrySettings, Settings,
+};
+pub use shut::Shut;
 pub use slots::PermitKey;
 pub use state::Core;
-pub use view::{ClassView, CoreView, ProviderView};
+pub use view::{ClassView, CoreView, ProviderView, TargetView};
 
 /// How many due ends one step works off.
 pub const SLICE: usize = 64;
@@ -76,6 +94,10 @@ pub struct ProviderId(pub u32);
 /// One endpoint and key of a provider, by its index in [`Settings::targets`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TargetId(pub u32);
+
+/// Names a model, wherever it is asked: equal for equal models, and nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ModelId(pub u64);
 
 /// A set of interchangeable targets, as [`Core::stage`] named it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,7 +128,9 @@ pub enum Event {
     /// A job arrives.
     Submit(Submission),
     /// A permit comes back, with what became of its call. Comes from the permit's drop and from nowhere else.
-    GiveBack(PermitKey, Outcome),
+    GiveBack(PermitKey, Report),
+    /// A call's answer has begun. Asked for only of a [probe](Step::Start::probe), and harmless otherwise.
+    Answer(PermitKey),
     /// Somebody wants the job to end.
     Cancel(JobId, CancelReason),
     /// Time has passed: see [`Core::next_due`].
@@ -123,8 +147,8 @@ pub enum Event {
 pub struct Submission {
     /// Its name.
     pub job: JobId,
-    /// Where it may run: one stage after the other, a later one only by [`Outcome::Fallback`]. Never empty.
-    pub route: Vec<StageId>,
+    /// Where it may run: one stage after the other, a later one only where an earlier one failed or is shut. Never empty.
+    pub route: Vec<Leg>,
     /// Whose line it stands in.
     pub flow: FlowId,
     /// Whether the flow is a named session: these have a limit of their own, and places of their own.
@@ -140,15 +164,19 @@ pub struct Submission {
     pub bytes: usize,
 }
 
-/// What became of a call.
+/// One stage of a job's route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It came to its proper end.
-    Completed,
-    /// It failed, and the job with it.
-    Failed,
-    /// It failed before any content went to the client: the next stage may try, if there is one.
-    Fallback,
+pub struct Leg {
+    /// Where.
+    pub stage: StageId,
+    /// Which model is asked for there, if any is.
+    pub model: Option<ModelId>,
+}
+
+impl From<StageId> for Leg {
+    fn from(stage: StageId) -> Self {
+        Leg { stage, model: None }
+    }
 }
 
 /// What the engine has to do, in the order of decision.
@@ -178,6 +206,17 @@ pub enum Step {
         target: TargetId,
         /// Which call of the job it is, from 1.
         attempt: u32,
+        /// Which stage of its route it is at, from 0.
+        stage: usize,
+        /// When the first byte of the answer has to be in: the attempt's share of the deadline while stages remain.
+        first_byte_by: Time,
+        /// Whether [`Event::Answer`] is asked for when the answer begins: much hangs on it, and the answer may take long.
+        probe: bool,
+    },
+    /// Tell that its call failed and will be tried again. It holds nothing until then.
+    BackOff {
+        /// When it goes back into line.
+        until: Time,
     },
     /// Tell how it ended.
     End(Ending),
@@ -206,7 +245,8 @@ pub struct Refusal {
     /// What was full.
     pub reason: RefusalReason,
     /// When to come again: 1 s at first, doubled every second in which jobs are refused, at most 32 s; one second less for
-    /// every second without (the rule of Kubernetes' API priority and fairness).
+    /// every second without (the rule of Kubernetes' API priority and fairness). Where targets are shut, the time until
+    /// the first of them opens.
     pub retry_after: Duration,
 }
 
@@ -228,6 +268,8 @@ pub enum RefusalReason {
     },
     /// It gave its place to a session that had less than its share.
     Displaced,
+    /// Nobody whom it may be sent to takes calls before its time in line is over; why the first to open doesn't.
+    Shut(Shut),
     /// The gateway is stopping.
     Stopping,
 }
@@ -251,6 +293,7 @@ impl fmt::Display for RefusalReason {
             RefusalReason::Displaced => {
                 f.write_str("the queue is full, and the place went to a session that had less than its share")
             }
+            RefusalReason::Shut(why) => write!(f, "its provider takes no calls for now: {why}"),
             RefusalReason::Stopping => f.write_str("the gateway is stopping"),
         }
     }

@@ -22,6 +22,7 @@
 use std::collections::HashMap;
 
 use super::queue::Billed;
+use super::target::Badge;
 use super::{ClassId, FlowId, JobId, ProviderId, StageId, TargetId};
 use crate::clock::Time;
 
@@ -46,6 +47,8 @@ pub(super) struct Holding {
     pub(super) since: Time,
     /// What has been charged for it so far.
     pub(super) billed: Billed,
+    /// How its target stood when it started.
+    pub(super) badge: Badge,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +73,7 @@ pub(super) struct Books {
     free: Vec<u32>,
     in_use: usize,
     by_provider: Vec<usize>,
+    by_target: Vec<usize>,
     by_session: HashMap<FlowId, usize>,
     /// Returns that came too late to change anything.
     late_returns: u64,
@@ -78,9 +82,10 @@ pub(super) struct Books {
 }
 
 impl Books {
-    pub(super) fn new(providers: usize) -> Self {
+    pub(super) fn new(providers: usize, targets: usize) -> Self {
         Books {
             by_provider: vec![0; providers],
+            by_target: vec![0; targets],
             ..Books::default()
         }
     }
@@ -93,6 +98,11 @@ impl Books {
     /// Calls in flight at one provider.
     pub(super) fn in_use_at(&self, provider: ProviderId) -> usize {
         self.by_provider[provider.index()]
+    }
+
+    /// Calls in flight at one target.
+    pub(super) fn in_use_of_target(&self, target: TargetId) -> usize {
+        self.by_target[target.index()]
     }
 
     /// Calls in flight of one named session.
@@ -131,6 +141,7 @@ impl Books {
         self.in_use += 1;
         self.taken += 1;
         self.by_provider[holding.provider.index()] += 1;
+        self.by_target[holding.target.index()] += 1;
         if holding.session {
             *self.by_session.entry(holding.flow).or_default() += 1;
         }
@@ -170,6 +181,7 @@ impl Books {
         self.in_use -= 1;
         self.given_back += 1;
         self.by_provider[holding.provider.index()] -= 1;
+        self.by_target[holding.target.index()] -= 1;
         if holding.session {
             self.drop_from_session(holding.flow);
         }
@@ -196,6 +208,10 @@ impl Books {
                 .filter(|holding| holding.provider.index() == index)
                 .count();
             same(&format!("provider {index}"), counted, real)?;
+        }
+        for (index, &counted) in self.by_target.iter().enumerate() {
+            let real = held.iter().filter(|held| held.target.index() == index);
+            same(&format!("target {index}"), counted, real.count())?;
         }
         for (flow, &counted) in &self.by_session {
             let real = held
@@ -258,12 +274,13 @@ mod tests {
             class: 0,
             since: Time::ZERO,
             billed: Billed::default(),
+            badge: Badge::default(),
         }
     }
 
     #[test]
     fn a_slot_taken_and_given_back_leaves_every_counter_at_zero() {
-        let mut books = Books::new(2);
+        let mut books = Books::new(2, 2);
         let keys = [
             books.take(holding(1, 0, Some(7))),
             books.take(holding(2, 1, Some(7))),
@@ -294,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_second_return_changes_nothing_and_is_counted() {
-        let mut books = Books::new(1);
+        let mut books = Books::new(1, 1);
         let key = books.take(holding(1, 0, None));
         assert!(books.give_back(key).is_some());
         let other = books.take(holding(2, 0, None));
@@ -306,7 +323,7 @@ mod tests {
 
     #[test]
     fn an_interrupted_slot_stays_taken_until_it_is_given_back() {
-        let mut books = Books::new(1);
+        let mut books = Books::new(1, 1);
         let key = books.take(holding(1, 0, None));
         books.interrupt(key);
         assert!(!books.is_held(key));
@@ -317,7 +334,7 @@ mod tests {
 
     #[test]
     fn the_audit_finds_a_counter_that_is_off() {
-        let mut books = Books::new(1);
+        let mut books = Books::new(1, 1);
         books.take(holding(1, 0, Some(9)));
         books.by_provider[0] = 2;
         assert_eq!(

@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use fastrand::Rng;
+
 use super::estimate::{Estimate, Pacer};
+use super::onward::Onward;
 use super::queue::{Line, Place};
 use super::sessions::Sessions;
 use super::slots::Books;
+use super::target::Target;
 use super::{
-    Action, CLASSES, ClassId, Ending, Event, FlowId, JobId, Outcome, PermitKey, ProviderId, SLICE,
-    Settings, StageId, Step, TargetId,
+    Action, CLASSES, ClassId, Ending, Event, FlowId, JobId, Leg, PermitKey, ProviderId, Report,
+    SLICE, Settings, StageId, Step, TargetId,
 };
 use crate::cancel::CancelReason;
 use crate::clock::Time;
@@ -17,20 +21,20 @@ use crate::clock::Time;
 ///
 /// ```
 /// use pointsman::admission::{Core, Event, Settings, Step, Submission, JobId, FlowId, TargetId};
-/// # use pointsman::admission::{ProviderId, ProviderSettings, QueueSettings};
+/// # use pointsman::admission::{Learning, ProviderId, ProviderSettings, QueueSettings};
 /// use pointsman::clock::Time;
 /// use pointsman::config::Priority;
 /// use std::time::Duration;
 /// # let queue = QueueSettings { capacity: 10, per_session: 10, max_bytes: 1000, per_provider: 10,
 /// #     timeout: Duration::from_secs(60), weights: [16, 4, 1], pressure_on: 8, pressure_off: 3 };
 /// # let settings = Settings { workers: 1, global: 1, session: 1, sessions: 1, session_turn: Duration::from_secs(10), queue,
-/// #     providers: vec![ProviderSettings { limit: 1, reserves: false }], targets: vec![ProviderId(0)] };
+/// #     providers: vec![ProviderSettings::fixed(1)], targets: vec![ProviderId(0)], learning: Learning::default() };
 ///
 /// let mut core = Core::new(settings);
 /// let stage = core.stage(&[TargetId(0)]);
 /// let mut actions = Vec::new();
 /// let job = Submission {
-///     job: JobId(1), route: vec![stage], flow: FlowId(1), session: false, session_limit: None,
+///     job: JobId(1), route: vec![stage.into()], flow: FlowId(1), session: false, session_limit: None,
 ///     class: Priority::High, deadline: Time::ZERO + Duration::from_secs(30), bytes: 100,
 /// };
 /// core.on(Event::Submit(job), Time::ZERO, &mut actions);
@@ -48,6 +52,12 @@ pub struct Core {
     pub(super) timers: BTreeSet<(Time, JobId)>,
     pub(super) waiting: Waiting,
     pub(super) estimates: Vec<Estimate>,
+    pub(super) targets: Vec<Target>,
+    /// By provider: its targets.
+    pub(super) targets_of: Vec<Vec<TargetId>>,
+    pub(super) onward: Onward,
+    /// For jitter.
+    pub(super) rng: Rng,
     pub(super) pacer: Pacer,
     /// When running jobs are charged next; only while somebody waits, since nobody competes before.
     pub(super) next_bill: Time,
@@ -90,9 +100,15 @@ pub(super) struct Job {
     pub(super) session: bool,
     pub(super) session_limit: Option<usize>,
     pub(super) class: ClassId,
-    pub(super) route: Vec<StageId>,
+    pub(super) route: Vec<Leg>,
     /// Which stage of the route it is at.
     pub(super) at: usize,
+    /// How often a call of it was repeated.
+    pub(super) repeats: u32,
+    /// Whether one of these was because the provider had failed.
+    pub(super) failed_once: bool,
+    /// When it goes back into line, while it backs off.
+    pub(super) back_at: Option<Time>,
     pub(super) place: Place,
     pub(super) arrived: Time,
     pub(super) queue_until: Time,
@@ -105,12 +121,12 @@ pub(super) struct Job {
 
 impl Job {
     pub(super) fn stage(&self) -> StageId {
-        self.route[self.at]
+        self.route[self.at].stage
     }
 
     /// When it has to end if nothing ends it before.
     pub(super) fn due(&self) -> Time {
-        if self.permit.is_some() {
+        if self.permit.is_some() || self.back_at.is_some() {
             self.deadline
         } else {
             self.queue_until.min(self.deadline)
@@ -133,7 +149,7 @@ impl Core {
             "every target has its provider"
         );
         Core {
-            books: Books::new(providers),
+            books: Books::new(providers, settings.targets.len()),
             lines: Vec::new(),
             stages: HashMap::new(),
             jobs: HashMap::new(),
@@ -152,6 +168,16 @@ impl Core {
                 .iter()
                 .map(|_| Estimate::default())
                 .collect(),
+            targets: settings
+                .targets
+                .iter()
+                .map(|provider| {
+                    Target::new(&settings.providers[provider.index()], &settings.learning)
+                })
+                .collect(),
+            targets_of: targets_of(&settings),
+            onward: Onward::new(providers),
+            rng: Rng::with_seed(settings.learning.seed),
             pacer: Pacer::default(),
             next_bill: Time::NEVER,
             stop: None,
@@ -181,15 +207,18 @@ impl Core {
             StageId(u32::try_from(self.lines.len()).expect("fewer stages than u32 can count"));
         self.lines
             .push(Line::new(targets.to_vec(), self.settings.queue.weights));
+        self.onward.add_stage();
         self.stages.insert(targets.to_vec(), stage);
         stage
     }
 
     /// Takes an event. What has to be done is added to `actions`, in the order of decision.
     pub fn on(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
+        self.advance(now, actions);
         match event {
             Event::Submit(submission) => self.submit(submission, now, actions),
-            Event::GiveBack(permit, outcome) => self.give_back(permit, outcome, now, actions),
+            Event::GiveBack(permit, report) => self.give_back(permit, &report, now, actions),
+            Event::Answer(permit) => self.answer(permit, now),
             Event::Cancel(job, reason) => {
                 self.end_early(job, Ending::Cancelled(reason), reason, now, actions)
             }
@@ -227,7 +256,12 @@ impl Core {
         } else {
             self.stop.unwrap_or(Time::NEVER)
         };
-        timer.min(bill).min(stop).min(self.next_turn())
+        let soonest = timer.min(bill).min(stop).min(self.next_turn());
+        if self.jobs.is_empty() && self.books.in_use() == 0 {
+            // Nobody is there for whom a target could open.
+            return soonest;
+        }
+        soonest.min(self.advances_at())
     }
 
     /// Compares what is counted with what is there. `Err` says in words what does not agree.
@@ -240,7 +274,7 @@ impl Core {
         let waiting = self
             .jobs
             .values()
-            .filter(|job| job.permit.is_none())
+            .filter(|job| job.permit.is_none() && job.back_at.is_none())
             .count();
         let aged: usize = self.waiting.ages.iter().map(BTreeSet::len).sum();
         if [in_lines, waiting, aged] != [self.waiting.jobs; 3] {
@@ -249,6 +283,7 @@ impl Core {
                 self.waiting.jobs
             ));
         }
+        self.audit_onward()?;
         if self.timers.len() != self.jobs.len() {
             return Err(format!(
                 "{} jobs, {} timers",
@@ -269,7 +304,7 @@ impl Core {
     fn give_back(
         &mut self,
         permit: PermitKey,
-        outcome: Outcome,
+        report: &Report,
         now: Time,
         actions: &mut Vec<Action>,
     ) {
@@ -281,34 +316,30 @@ impl Core {
         let line = &mut self.lines[held.stage.index()];
         line.bill(held.class, held.flow, &mut held.billed, nanos);
         line.finish(held.class, held.flow);
+        let in_use = self.books.in_use_of_target(held.target);
+        let target = &mut self.targets[held.target.index()];
+        let shut = target.come_back(held.badge, report, in_use, &mut self.rng, now);
         let ours = self
             .jobs
             .get(&held.job)
             .is_some_and(|job| job.permit == Some(permit));
         if ours {
             self.estimates[held.target.index()].record(held.class, took, now);
-            self.finish(held.job, outcome, now, actions);
+            self.go_on(held.job, report, held.target, now, actions);
+        }
+        if shut {
+            self.note_shut(held.target);
         }
         if held.session {
             self.session_changed(held.flow, now);
         }
     }
 
-    /// The job's call came back, and nobody had ended the job before.
-    fn finish(&mut self, id: JobId, outcome: Outcome, now: Time, actions: &mut Vec<Action>) {
-        let stopped = self.has_stopped(now);
-        let job = self.jobs.get_mut(&id).expect("the caller found it");
-        let more = job.at + 1 < job.route.len() && job.deadline > now && !stopped;
-        if outcome == Outcome::Fallback && more {
-            self.timers.remove(&(job.due(), id));
-            job.permit = None;
-            job.at += 1;
-            job.queue_until = now + self.settings.queue.timeout;
-            self.timers.insert((job.due(), id));
-            self.enqueue(id, now, actions);
-        } else {
-            self.forget(id);
-            self.act(id, Step::End(Ending::Finished(outcome)), actions);
+    /// The answer to a call has begun.
+    fn answer(&mut self, permit: PermitKey, now: Time) {
+        if let Some(held) = self.books.holding(permit) {
+            let target = &mut self.targets[held.target.index()];
+            target.answer(&mut held.badge, &mut self.rng, now);
         }
     }
 
@@ -325,7 +356,7 @@ impl Core {
             return;
         };
         match job.permit {
-            None => self.leave_line(id, now),
+            None => self.stand_down(id, now),
             Some(permit) => self.books.interrupt(permit),
         }
         let running = self.forget(id).permit.is_some();
@@ -363,7 +394,8 @@ impl Core {
     /// Ends a job whose time is up.
     pub(super) fn end_late(&mut self, id: JobId, now: Time, actions: &mut Vec<Action>) {
         let job = &self.jobs[&id];
-        let ending = if job.permit.is_none() && job.deadline > now {
+        let in_line = job.permit.is_none() && job.back_at.is_none();
+        let ending = if in_line && job.deadline > now {
             Ending::QueueTimeout
         } else {
             Ending::Expired
@@ -395,7 +427,7 @@ impl Core {
         self.settings.targets[target.index()]
     }
 
-    fn forget(&mut self, id: JobId) -> Job {
+    pub(super) fn forget(&mut self, id: JobId) -> Job {
         let job = self
             .jobs
             .remove(&id)
@@ -403,4 +435,13 @@ impl Core {
         self.timers.remove(&(job.due(), id));
         job
     }
+}
+
+/// By provider: its targets.
+fn targets_of(settings: &Settings) -> Vec<Vec<TargetId>> {
+    let mut targets = vec![Vec::new(); settings.providers.len()];
+    for (index, provider) in settings.targets.iter().enumerate() {
+        targets[provider.index()].push(TargetId(index as u32));
+    }
+    targets
 }

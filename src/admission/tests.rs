@@ -5,7 +5,9 @@ mod bounds;
 mod ends;
 mod fairness;
 mod limits;
+mod retries;
 mod sessions;
+mod shut;
 mod stopping;
 
 use std::collections::{BTreeMap, HashMap};
@@ -33,6 +35,11 @@ struct Seen {
     waits: usize,
     ending: Option<Ending>,
     interrupted: Option<CancelReason>,
+    /// While it backs off: until when.
+    back_at: Option<Time>,
+    stage: usize,
+    first_byte_by: Time,
+    probe: bool,
 }
 
 /// A job to submit; what is not said is harmless.
@@ -43,9 +50,15 @@ struct Ask {
     session_limit: Option<usize>,
     class: Priority,
     route: Vec<Vec<u32>>,
+    model: Option<ModelId>,
     deadline: u64,
     bytes: usize,
 }
+
+/// The job is over with it.
+const FAILS: Outcome = Outcome::Failed(Cause::Request);
+/// The next stage may try.
+const FALLS_BACK: Outcome = Outcome::Failed(Cause::Broken);
 
 /// A job of a flow without a limit, for target 0, due in an hour.
 fn ask(flow: u64) -> Ask {
@@ -55,6 +68,7 @@ fn ask(flow: u64) -> Ask {
         session_limit: None,
         class: Priority::Medium,
         route: vec![vec![0]],
+        model: None,
         deadline: 3_600,
         bytes: 1,
     }
@@ -77,6 +91,12 @@ impl Ask {
     /// For one stage after the other.
     fn along(mut self, route: &[&[u32]]) -> Ask {
         self.route = route.iter().map(|stage| stage.to_vec()).collect();
+        self
+    }
+
+    /// For this model.
+    fn model(mut self, model: u64) -> Ask {
+        self.model = Some(ModelId(model));
         self
     }
 
@@ -105,10 +125,7 @@ impl Ask {
 
 /// Limits that nobody meets: a test lowers the one that it is about. One target for each provider.
 fn settings(providers: usize) -> Settings {
-    let provider = ProviderSettings {
-        limit: 1_000,
-        reserves: false,
-    };
+    let provider = ProviderSettings::fixed(1_000);
     Settings {
         workers: 1_000,
         global: 1_000,
@@ -127,6 +144,7 @@ fn settings(providers: usize) -> Settings {
         },
         providers: vec![provider; providers],
         targets: (0..providers as u32).map(ProviderId).collect(),
+        learning: Learning::default(),
     }
 }
 
@@ -160,7 +178,10 @@ impl World {
         let route = ask
             .route
             .iter()
-            .map(|targets| self.stage(targets))
+            .map(|targets| Leg {
+                stage: self.stage(targets),
+                model: ask.model,
+            })
             .collect();
         self.on(Event::Submit(Submission {
             job: JobId(job),
@@ -184,9 +205,14 @@ impl World {
         self.give_back(job, Outcome::Completed);
     }
 
-    fn give_back(&mut self, job: u64, outcome: Outcome) {
+    fn give_back(&mut self, job: u64, report: impl Into<Report>) {
         let permit = self.seen[&job].permit.expect("the job was started");
-        self.on(Event::GiveBack(permit, outcome));
+        self.on(Event::GiveBack(permit, report.into()));
+    }
+
+    /// Its call failed before any content came.
+    fn fail(&mut self, job: u64, cause: Cause) {
+        self.give_back(job, Outcome::Failed(cause));
     }
 
     fn cancel(&mut self, job: u64) {
@@ -232,14 +258,22 @@ impl World {
             self.seq = action.seq;
             let seen = self.seen.get_mut(&action.job.0).expect("a job of ours");
             match action.step {
-                Step::Wait { .. } => seen.waits += 1,
+                Step::Wait { .. } => {
+                    seen.waits += 1;
+                    seen.back_at = None;
+                }
+                Step::BackOff { until } => seen.back_at = Some(until),
                 Step::Start {
                     permit,
                     target,
                     attempt,
+                    stage,
+                    first_byte_by,
+                    probe,
                 } => {
                     (seen.permit, seen.target, seen.attempt) =
                         (Some(permit), Some(target), attempt);
+                    (seen.stage, seen.first_byte_by, seen.probe) = (stage, first_byte_by, probe);
                     self.started.push(action.job.0);
                 }
                 Step::End(ending) => {

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::shut::{Opening, Shut};
 use super::state::Core;
-use super::{CLASSES, ProviderId};
+use super::target::Target;
+use super::{CLASSES, ProviderId, TargetId};
 use crate::clock::Time;
 
 /// The core at one moment.
@@ -17,6 +19,8 @@ pub struct CoreView {
     pub limit: usize,
     /// By provider, in the order of the settings.
     pub providers: Vec<ProviderView>,
+    /// By target, in the order of the settings.
+    pub targets: Vec<TargetView>,
     /// Sessions with calls in flight.
     pub sessions: usize,
     /// How many may have.
@@ -25,6 +29,8 @@ pub struct CoreView {
     pub waiting: usize,
     /// Bytes that they hold.
     pub waiting_bytes: usize,
+    /// Jobs that back off before their call is tried again.
+    pub backing_off: usize,
     /// By class, most urgent first.
     pub classes: [ClassView; CLASSES],
     /// Whether backpressure is on.
@@ -48,6 +54,25 @@ pub struct ProviderView {
     pub limit: usize,
     /// Jobs in line for it.
     pub waiting: usize,
+}
+
+/// One target at one moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TargetView {
+    /// Calls in flight.
+    pub in_use: usize,
+    /// How many may be, by what it took so far.
+    pub limit: usize,
+    /// Whether its limit does not grow because its first bytes are slower than they use to be.
+    pub held_back: bool,
+    /// For how long it still takes nothing, and why.
+    pub shut: Option<(Duration, Shut)>,
+    /// Its breaker: `closed`, `open` or `half-open`.
+    pub breaker: &'static str,
+    /// Why its breaker is not closed.
+    pub breaker_reason: Option<Shut>,
+    /// What is left of its budget for repetitions.
+    pub retry_tokens: f64,
 }
 
 /// One class at one moment.
@@ -78,10 +103,12 @@ impl Core {
             peak: self.peak,
             limit: self.settings.global,
             providers: providers.collect(),
+            targets: self.targets_view(now),
             sessions: self.books.sessions(),
             sessions_limit: self.settings.sessions,
             waiting: self.waiting.jobs,
             waiting_bytes: self.waiting.bytes,
+            backing_off: self.onward.backing(),
             classes: std::array::from_fn(|class| self.view_of_class(class, now)),
             pressure: self.waiting.pressure,
             stopping: self.stop.is_some(),
@@ -89,6 +116,22 @@ impl Core {
             given_back,
             late_returns: self.books.late_returns(),
         }
+    }
+
+    fn targets_view(&self, now: Time) -> Vec<TargetView> {
+        let view = |(index, target): (usize, &Target)| TargetView {
+            in_use: self.books.in_use_of_target(TargetId(index as u32)),
+            limit: target.limit.places(),
+            held_back: target.limit.is_held_back(),
+            shut: match target.opening() {
+                Opening::Shut(until, why) if until > now => Some((until.since(now), why)),
+                Opening::Shut(..) | Opening::Open | Opening::Probing => None,
+            },
+            breaker: target.breaker.word(),
+            breaker_reason: target.breaker.why(),
+            retry_tokens: target.budget.tokens(),
+        };
+        self.targets.iter().enumerate().map(view).collect()
     }
 
     fn view_of_class(&self, class: usize, now: Time) -> ClassView {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::adaptive::{Adaptive, Gate};
 use super::profile::{PerProfile, Profile};
 use super::section::Section;
 use super::{HOUR, MAX_IN_FLIGHT, millis, secs};
@@ -19,6 +20,10 @@ pub struct Limits {
     pub session_idle: Duration,
     /// How long a session keeps its place while one session too many waits for it.
     pub session_turn: Duration,
+    /// How the limit of a provider follows what it takes.
+    pub adaptive: Adaptive,
+    /// How a provider is left alone that asks for it.
+    pub gate: Gate,
 }
 
 impl Limits {
@@ -54,6 +59,8 @@ impl Limits {
             session_turn: section
                 .duration("session_turn", millis(100)..=HOUR)
                 .unwrap_or(secs(30)),
+            adaptive: section.section("adaptive", Adaptive::read),
+            gate: section.section("gate", Gate::read),
         }
     }
 }

@@ -18,6 +18,7 @@
 //! place is not shown either.
 
 mod access;
+mod adaptive;
 mod document;
 mod engine;
 mod environment;
@@ -43,6 +44,7 @@ mod value;
 mod word;
 
 pub use access::{Access, ClientKey};
+pub use adaptive::{Adaptive, Gate};
 pub use engine::Engine;
 pub use environment::Environment;
 pub use error::{ConfigError, NotAccepted, Place, Problem};
@@ -51,9 +53,11 @@ pub use load::{Loader, Overrides};
 pub use log::Log;
 pub use priority::Priority;
 pub use profile::Profile;
-pub use provider::{Model, OperationTimeouts, Pool, Provider, ProviderKind, Thinking};
+pub use provider::{
+    Breaker, Model, OperationTimeouts, Pool, Provider, ProviderKind, Retry, Thinking,
+};
 pub use queue::{Queue, Weights};
-pub use routing::Routing;
+pub use routing::{Fallback, Routing};
 pub use server::{Listen, Server};
 pub use telemetry::Telemetry;
 pub use timeouts::Timeouts;

@@ -36,8 +36,10 @@ pub struct JobSpec {
     pub task: Box<dyn Task>,
     /// The name of the provider whose slots it needs; `None`: it needs no provider's, only a global one and its session's.
     pub provider: Option<Arc<str>>,
-    /// The model that it asks for, for those who look.
+    /// The model that it asks for.
     pub model: Option<Arc<str>>,
+    /// Who is asked when the provider fails or takes nothing, one after the other.
+    pub fallback: Vec<Alternative>,
     /// The id that the caller and the log know it by.
     pub request_id: Arc<str>,
     /// Whose job it is.
@@ -70,6 +72,7 @@ impl JobSpec {
             task: Box::new(task),
             provider: None,
             model: None,
+            fallback: Vec::new(),
             request_id,
             owner: Owner::Anonymous("".into()),
             priority: Priority::default(),
@@ -88,10 +91,20 @@ impl JobSpec {
         JobSpec {
             provider: Some(Arc::clone(&plan.provider)),
             model: Some(Arc::clone(&plan.model)),
+            fallback: plan.fallback.clone(),
             deadline_reason: Arc::clone(&plan.timeout_text),
             ..JobSpec::new(request_id, task, received, received + plan.timeout)
         }
     }
+}
+
+/// Who is asked when whoever was meant fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alternative {
+    /// The provider's name.
+    pub provider: Arc<str>,
+    /// The provider's name of the model.
+    pub model: Arc<str>,
 }
 
 /// Whose job it is.
@@ -169,7 +182,8 @@ impl From<String> for SessionName {
 /// `end` comes exactly once. It may come, from another thread and with [`Speaker::Other`], while `piece` runs on the
 /// worker's thread, and a piece that was under way may still come just after it: a sink ignores pieces after the end.
 pub trait Sink: fmt::Debug + Send + Sync {
-    /// A call begins: told before its first piece, on the worker's thread.
+    /// A call begins: told before its first piece, on the worker's thread. A further one has nothing to do with the one
+    /// before, which gave no content: what came of that is to be forgotten.
     fn call(&self, call: &CallInfo);
 
     /// A piece of the answer, on the worker's thread; it may block, for a bounded time.
@@ -258,6 +272,8 @@ pub enum Verdict {
 pub enum Phase {
     /// It waited in line.
     Queue,
+    /// Its call had failed and was to be tried again.
+    BackOff,
     /// Its call had no connection yet.
     Connect,
     /// Its call had no answer yet.
@@ -270,6 +286,7 @@ impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Phase::Queue => "queue",
+            Phase::BackOff => "waiting to try again",
             Phase::Connect => "connect",
             Phase::FirstByte => "first byte",
             Phase::Body => "body",
@@ -319,7 +336,7 @@ impl Verdict {
 /// Where the time went. Zero where a phase was not reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Phases {
-    /// From the receipt of the request until a worker began, or the end.
+    /// From the receipt of the request until a worker began the last call, or the end.
     pub queue: Duration,
     /// From the start of the call until its connection stood.
     pub connect: Duration,

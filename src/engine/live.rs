@@ -1,6 +1,6 @@
 //! A job that lives in the engine: what it is, the moments that it passed, and the word about its end.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam::utils::Backoff;
@@ -9,6 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use super::job::{CallInfo, JobEnd, JobSpec, Owner, Phase, Phases, Sink, Verdict};
 use super::sessions::Seat;
 use super::task::Task;
+use super::worker::discard;
 use crate::admission::{Ending, JobId, Outcome};
 use crate::cancel::{CancelReason, CancelToken, Hook};
 use crate::clock::{SharedClock, Time};
@@ -16,17 +17,26 @@ use crate::config::Priority;
 use crate::providers::CallWatch;
 use crate::telemetry::Subject;
 
+/// Where a job is called at one stage of its route.
+#[derive(Debug)]
+pub(super) struct Leg {
+    /// The provider, by index in the shell's targets.
+    pub(super) target: usize,
+    pub(super) provider: Option<Arc<str>>,
+    pub(super) model: Option<Arc<str>>,
+    /// The job as the lifecycle log knows it there.
+    pub(super) subject: Arc<Subject>,
+}
+
 /// A job from its submission until nobody looks at it any more.
 #[derive(Debug)]
 pub(super) struct LiveJob {
     pub(super) id: JobId,
-    /// Its provider, by index in the shell's targets.
-    pub(super) target: usize,
-    pub(super) provider: Option<Arc<str>>,
-    pub(super) model: Option<Arc<str>>,
+    /// By stage of its route: where it is called there.
+    legs: Vec<Leg>,
+    /// Which of them it is at.
+    at: AtomicUsize,
     pub(super) request_id: Arc<str>,
-    /// The job as the lifecycle log knows it.
-    pub(super) subject: Arc<Subject>,
     pub(super) owner: Owner,
     pub(super) priority: Priority,
     pub(super) received: Time,
@@ -36,7 +46,7 @@ pub(super) struct LiveJob {
     /// Ends the call that is under way. Cancelled by the core's word alone, never by the submitter directly: else the
     /// worker's failure could win over the reason that it failed for.
     pub(super) call_cancel: CancelToken,
-    /// Taken by the worker for the call, and dropped with it.
+    /// Taken by the worker for the call, and dropped with it unless the call may be tried again.
     pub(super) task: Mutex<Option<Box<dyn Task>>>,
     /// What the worker has to say of the call, left here before its permit goes back.
     pub(super) word: Mutex<Option<Verdict>>,
@@ -58,25 +68,15 @@ impl LiveJob {
     pub(super) fn new(
         id: JobId,
         spec: JobSpec,
-        target: usize,
+        legs: Vec<Leg>,
         seat: Seat,
         clock: SharedClock,
     ) -> Self {
-        let subject = Arc::new(Subject {
-            request: Arc::clone(&spec.request_id),
-            job: id.0,
-            key: spec.owner.key().cloned(),
-            session: spec.owner.session().cloned(),
-            provider: spec.provider.clone(),
-            model: spec.model.clone(),
-        });
         LiveJob {
             id,
-            target,
-            provider: spec.provider,
-            model: spec.model,
+            legs,
+            at: AtomicUsize::new(0),
             request_id: spec.request_id,
-            subject,
             owner: spec.owner,
             priority: spec.priority,
             received: spec.received,
@@ -110,12 +110,39 @@ impl LiveJob {
         }
     }
 
+    /// Where it is called, or will be as far as is known.
+    pub(super) fn leg(&self) -> &Leg {
+        &self.legs[self.at.load(Ordering::Acquire)]
+    }
+
+    /// It starts at this stage of its route.
+    pub(super) fn go_to(&self, stage: usize) {
+        self.at.store(stage, Ordering::Release);
+    }
+
+    /// Drops what it would run; a panic in that is nobody's business any more.
+    pub(super) fn discard_task(&self) {
+        let task = self.task.lock().take();
+        if let Some(Err(_)) = task.map(discard) {
+            log::error!(
+                "request {}: its task panicked as it was dropped",
+                self.request_id
+            );
+        }
+    }
+
+    /// Whether its end was told.
+    pub(super) fn has_ended(&self) -> bool {
+        self.end.get().is_some()
+    }
+
     /// The call that is, or was last, under way.
     pub(super) fn call(&self) -> Option<CallInfo> {
         let attempt = self.moments.attempt.load(Ordering::Acquire);
+        let leg = self.leg();
         (attempt > 0).then(|| CallInfo {
-            provider: self.provider.clone(),
-            model: self.model.clone(),
+            provider: leg.provider.clone(),
+            model: leg.model.clone(),
             attempt,
         })
     }
@@ -125,7 +152,7 @@ impl LiveJob {
         let phase = self.moments.phase();
         let verdict = match ending {
             Ending::Finished(Outcome::Completed) => Verdict::Completed,
-            Ending::Finished(Outcome::Failed | Outcome::Fallback) => self
+            Ending::Finished(Outcome::Failed(_)) => self
                 .word
                 .lock()
                 .take()
@@ -198,6 +225,10 @@ pub(super) struct Moments {
     first_byte: AtomicU64,
     returned: AtomicU64,
     attempt: AtomicU32,
+    /// The number of the last decision to try its call again ...
+    backed_off: AtomicU64,
+    /// ... and of the last one to start it: the higher one holds.
+    started: AtomicU64,
 }
 
 /// A moment that has not come.
@@ -214,16 +245,34 @@ impl Moments {
             first_byte: not_yet(),
             returned: not_yet(),
             attempt: AtomicU32::new(0),
+            backed_off: AtomicU64::new(0),
+            started: AtomicU64::new(0),
         }
     }
 
     /// A worker begins call number `attempt`.
     pub(super) fn begin(&self, attempt: u32, now: Time) {
-        for moment in [&self.connected, &self.first_byte, &self.returned] {
-            moment.store(NOT_YET, Ordering::Release);
-        }
         self.attempt.store(attempt, Ordering::Release);
         self.begun.store(now.as_nanos(), Ordering::Release);
+    }
+
+    /// The core decided, as number `seq`, that the call will be tried again.
+    pub(super) fn back_off(&self, seq: u64) {
+        self.backed_off.fetch_max(seq, Ordering::AcqRel);
+    }
+
+    /// The core decided, as number `seq`, that it starts. The two are told by different threads, in any order.
+    pub(super) fn start(&self, seq: u64) {
+        let moments = [
+            &self.begun,
+            &self.connected,
+            &self.first_byte,
+            &self.returned,
+        ];
+        for moment in moments {
+            moment.store(NOT_YET, Ordering::Release);
+        }
+        self.started.fetch_max(seq, Ordering::AcqRel);
     }
 
     /// The call is over.
@@ -233,6 +282,9 @@ impl Moments {
 
     /// How far it has come.
     pub(super) fn phase(&self) -> Phase {
+        if self.backed_off.load(Ordering::Acquire) > self.started.load(Ordering::Acquire) {
+            return Phase::BackOff;
+        }
         match (
             read(&self.begun),
             read(&self.connected),

@@ -9,6 +9,10 @@
 //!     +--> Refused                                                      (its call, if any, is interrupted)
 //! ```
 //!
+//! A call that failed may be tried again: the job then goes from Processing back to Waiting, at once or after a while in
+//! which it is nowhere, there or at the next stage of its route. Each try begins from nothing: what the last one left
+//! with the job's sink is dropped when the next one is [told](Sink::call).
+//!
 //! The core moves it on at every arrow but *begin* and the way to Completed or Error: these the worker moves. The
 //! first event under the core's lock that ends a job wins, and only its word reaches the job's [`Sink`], exactly once.
 //!
@@ -29,6 +33,7 @@
 
 mod handle;
 mod job;
+mod learn;
 mod live;
 mod permit;
 mod plan;
@@ -55,28 +60,30 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, bounded};
 use parking_lot::Mutex;
 
-use self::live::LiveJob;
+use self::live::{Leg, LiveJob};
 use self::plan::Planner;
 use self::ready::ReadyQueue;
 use self::sessions::{Seat, SessionTable};
 use self::shell::{Shell, Target};
 use self::task::Nobody;
-use crate::admission::{Core, Event, Submission, TargetId};
+use crate::admission::{Core, Event, JobId, Submission, TargetId};
 use crate::cancel::CancelReason;
 use crate::chat::ChatRequest;
 use crate::clock::{SharedClock, Time};
 use crate::config::Config;
 use crate::providers::Provider;
 use crate::routing::Router;
-use crate::telemetry::LifecycleLog;
+use crate::telemetry::{LifecycleLog, Subject};
 
-pub use crate::admission::{ClassView, CoreView, ProviderView, Refusal, RefusalReason};
+pub use crate::admission::{
+    ClassView, CoreView, ProviderView, Refusal, RefusalReason, Shut, TargetView,
+};
 pub use crate::providers::{ErrorClass, ProviderError};
 pub use crate::routing::{ModelInfo, RouteError as PlanError};
 pub use handle::JobHandle;
 pub use job::{
-    CallInfo, JobEnd, JobSpec, NullSink, Owner, Phase, Phases, SessionName, Sink, SinkGone,
-    Speaker, Verdict,
+    Alternative, CallInfo, JobEnd, JobSpec, NullSink, Owner, Phase, Phases, SessionName, Sink,
+    SinkGone, Speaker, Verdict,
 };
 pub use plan::{Ask, Plan};
 pub use snapshot::{RequestView, Snapshot};
@@ -169,21 +176,15 @@ impl Engine {
     /// Takes a job. Whatever becomes of it, refusal included, its sink and its handle are told.
     ///
     /// # Errors
-    /// [`UnknownProvider`] if `spec.provider` was not among those that the engine was started with.
+    /// [`UnknownProvider`] if `spec.provider` or one of `spec.fallback` was not among those that the engine was started with.
     pub fn submit(&self, spec: JobSpec) -> Result<JobHandle, UnknownProvider> {
         let shell = &self.shell;
-        let found = shell
-            .targets
-            .iter()
-            .position(|target| target.name == spec.provider);
-        let target = found.ok_or_else(|| {
-            UnknownProvider(spec.provider.as_deref().unwrap_or_default().to_owned())
-        })?;
         let id = shell.next_job();
+        let legs = self.legs(id, &spec)?;
         let seat = Seat::take(&shell.sessions, &spec.owner, &shell.clock);
         let submission = Submission {
             job: id,
-            route: vec![shell.targets[target].stage],
+            route: legs.iter().map(|leg| shell.leg(leg)).collect(),
             flow: seat.flow,
             session: spec.owner.session().is_some(),
             session_limit: self.session_limit(&spec.owner),
@@ -192,13 +193,7 @@ impl Engine {
             bytes: spec.bytes,
         };
         let cancel = spec.cancel.clone();
-        let job = Arc::new(LiveJob::new(
-            id,
-            spec,
-            target,
-            seat,
-            Arc::clone(&shell.clock),
-        ));
+        let job = Arc::new(LiveJob::new(id, spec, legs, seat, Arc::clone(&shell.clock)));
         report::received(shell, &job);
         shell.submit(&job, submission);
         let handle = JobHandle {
@@ -211,6 +206,32 @@ impl Engine {
             .job
             .listen(&cancel, move |reason| canceller.cancel(reason));
         Ok(handle)
+    }
+
+    /// Where a job is called, stage by stage.
+    fn legs(&self, id: JobId, spec: &JobSpec) -> Result<Vec<Leg>, UnknownProvider> {
+        let leg = |provider: Option<&Arc<str>>, model: Option<&Arc<str>>| {
+            let mut targets = self.shell.targets.iter();
+            let target = targets.position(|target| target.name.as_ref() == provider);
+            let unknown = || provider.map(|name| name.to_string()).unwrap_or_default();
+            Ok(Leg {
+                target: target.ok_or_else(|| UnknownProvider(unknown()))?,
+                provider: provider.cloned(),
+                model: model.cloned(),
+                subject: Arc::new(Subject {
+                    request: Arc::clone(&spec.request_id),
+                    job: id.0,
+                    key: spec.owner.key().cloned(),
+                    session: spec.owner.session().cloned(),
+                    provider: provider.cloned(),
+                    model: model.cloned(),
+                }),
+            })
+        };
+        let first = leg(spec.provider.as_ref(), spec.model.as_ref());
+        let rest = spec.fallback.iter();
+        let rest = rest.map(|other| leg(Some(&other.provider), Some(&other.model)));
+        std::iter::once(first).chain(rest).collect()
     }
 
     /// Whether this thread is one of the workers: a wait for a job on it could be a wait for itself.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::shell::Shell;
-use crate::admission::{Event, JobId, Outcome, PermitKey};
+use crate::admission::{Cause, Event, JobId, Outcome, PermitKey, Report};
 
 /// The leave to make one call. Dropping it gives the slot back, whatever happened; nothing else does.
 ///
@@ -15,7 +15,7 @@ pub(super) struct Permit {
     shell: Arc<Shell>,
     key: PermitKey,
     job: JobId,
-    outcome: Outcome,
+    report: Report,
 }
 
 impl Permit {
@@ -24,7 +24,7 @@ impl Permit {
             shell,
             key,
             job,
-            outcome: Outcome::Failed,
+            report: Outcome::Failed(Cause::Own).into(),
         }
     }
 
@@ -33,14 +33,14 @@ impl Permit {
     }
 
     /// What became of the call.
-    pub(super) fn report(&mut self, outcome: Outcome) {
-        self.outcome = outcome;
+    pub(super) fn report(&mut self, report: Report) {
+        self.report = report;
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.shell
-            .step(Event::GiveBack(self.key, self.outcome), Some(self.job));
+            .step(Event::GiveBack(self.key, self.report), Some(self.job));
     }
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::job::Alternative;
 use crate::chat::ChatRequest;
 use crate::config::{Config, Model, Provider, Timeouts};
 use crate::providers::{ChosenTimeout, Kind, choose_timeout};
-use crate::routing::{ModelInfo, RouteError, Router};
+use crate::routing::{ModelInfo, RouteError, Router, Stage};
 
 /// What the caller wants besides an answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Plan {
     pub provider: Arc<str>,
     /// The provider's name of the model.
     pub model: Arc<str>,
+    /// Who is asked when that one fails or takes nothing.
+    pub fallback: Vec<Alternative>,
     /// Why it goes there.
     pub route_reason: Arc<str>,
     /// From the receipt of the request to its end.
@@ -54,6 +57,8 @@ impl Planner {
 
     pub(super) fn plan(&self, mut request: ChatRequest, ask: &Ask) -> Result<Plan, RouteError> {
         let route = self.router.route(&request)?;
+        let fallback = route.stages.into_iter().skip(1).filter_map(alternative);
+        let fallback = fallback.collect();
         request.model = route.model;
         let known = route.known.as_ref().map(|offered| &offered.model);
         let timeout = self.timeout(&request, known, &route.provider, ask);
@@ -62,6 +67,7 @@ impl Planner {
             request: Arc::new(request),
             provider: route.provider.into(),
             model,
+            fallback,
             route_reason: route.reason.into(),
             timeout: timeout.value,
             timeout_text: timeout.to_string().into(),
@@ -93,4 +99,12 @@ impl Planner {
         log::info!("{}", chosen.log_line(&provider.name));
         chosen
     }
+}
+
+fn alternative(stage: Stage) -> Option<Alternative> {
+    let target = stage.targets.into_iter().next()?;
+    Some(Alternative {
+        provider: target.provider.into(),
+        model: stage.model.into(),
+    })
 }

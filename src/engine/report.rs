@@ -21,7 +21,7 @@ pub(super) fn received(shell: &Shell, job: &LiveJob) {
 
 /// The core decided that the job waits, or starts, as decision number `seq`.
 pub(super) fn decided(shell: &Shell, job: &LiveJob, seq: u64, step: Step, now: Time) {
-    job.moments.decision.store(seq, Ordering::Release);
+    job.moments.decision.fetch_max(seq, Ordering::AcqRel);
     let waited = (step == Step::Dequeued).then(|| now.since(job.received));
     shell.lifecycle.push([event(job, seq, step, now, waited)]);
 }
@@ -56,10 +56,11 @@ pub(super) fn ended(shell: &Shell, job: &LiveJob, seq: u64, end: &JobEnd, now: T
         Verdict::Completed => job.deadline_reason.to_string(),
         other => other.reason(),
     };
+    let leg = job.leg();
     let line = RequestLine {
         end: step,
-        provider: job.provider.as_deref(),
-        model: job.model.as_deref(),
+        provider: leg.provider.as_deref(),
+        model: leg.model.as_deref(),
         key: job.owner.key().map(|name| &**name),
         session: job.owner.session().map(|name| &**name),
         priority: job.priority,
@@ -91,7 +92,7 @@ fn event(job: &LiveJob, seq: u64, step: Step, at: Time, took: Option<Duration>) 
         seq,
         at,
         step,
-        subject: Arc::clone(&job.subject),
+        subject: Arc::clone(&job.leg().subject),
         thread: std::thread::current(),
         took,
     }

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::admission::{ProviderId, ProviderSettings, QueueSettings, Settings};
+use crate::admission::{
+    BreakerSettings, GateSettings, Learning, LimitSettings, ProviderId, ProviderSettings,
+    QueueSettings, RetrySettings, Settings,
+};
 use crate::config::{Config, Provider, ProviderKind};
 
 /// The core's settings for these providers, in this order: one target each, and a last one for jobs that need no
@@ -23,6 +26,7 @@ pub(super) fn settings(config: &Config, names: &[Arc<str>]) -> Settings {
         targets: (0..=names.len())
             .map(|index| ProviderId(index as u32))
             .collect(),
+        learning: learning(config),
     }
 }
 
@@ -36,14 +40,66 @@ pub(super) fn session_limits(config: &Config) -> HashMap<String, usize> {
 fn provider(config: &Config, provider: Option<&Provider>) -> ProviderSettings {
     match provider {
         Some(provider) => ProviderSettings {
-            limit: provider.max_inflight,
             reserves: provider.kind != ProviderKind::Embedded && provider.is_available(),
+            limit: provider.max_inflight,
+            // Who is in this process takes what it is given.
+            adaptive: config.limits.adaptive.enabled && provider.kind != ProviderKind::Embedded,
+            breaker: breaker(provider),
+            retry: retry(provider),
         },
         // Nobody, or a provider handed in by an embedding program without a section of its own.
-        None => ProviderSettings {
-            limit: config.limits.global,
-            reserves: false,
+        None => ProviderSettings::fixed(config.limits.global),
+    }
+}
+
+fn breaker(provider: &Provider) -> Option<BreakerSettings> {
+    let breaker = &provider.breaker;
+    breaker.enabled.then_some(BreakerSettings {
+        attempts: breaker.attempts,
+        window: breaker.window,
+        failures: breaker.failures,
+        connects: breaker.connects,
+        wait: breaker.wait,
+        max_wait: breaker.max_wait,
+        jitter: breaker.jitter,
+        lease: breaker.lease,
+        successes: breaker.successes,
+    })
+}
+
+fn retry(provider: &Provider) -> RetrySettings {
+    let retry = &provider.retry;
+    RetrySettings {
+        attempts: retry.attempts,
+        base: retry.base,
+        max: retry.max,
+        budget: retry.budget,
+        floor: retry.floor,
+        refill: retry.refill,
+    }
+}
+
+fn learning(config: &Config) -> Learning {
+    let (adaptive, gate) = (&config.limits.adaptive, &config.limits.gate);
+    Learning {
+        seed: fastrand::Rng::new().u64(..),
+        limit: LimitSettings {
+            start: adaptive.start,
+            bound: adaptive.bound,
+            cut: adaptive.cut,
+            recover: adaptive.recover,
+            recover_small: adaptive.recover_small,
+            small: adaptive.small,
+            latency: adaptive.latency,
         },
+        gate: GateSettings {
+            max: gate.max,
+            jitter: gate.jitter,
+            pace: gate.pace,
+            window: gate.window,
+        },
+        fallback_after: config.routing.fallback_after,
+        model_away: config.routing.model_away,
     }
 }
 

@@ -19,6 +19,7 @@
 //! client, and others' starts must not wait for that.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, ThreadId};
@@ -26,13 +27,15 @@ use std::thread::{self, ThreadId};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::job::Speaker;
-use super::live::LiveJob;
+use super::live::{Leg, LiveJob};
 use super::permit::Permit;
 use super::ready::ReadyQueue;
 use super::report;
 use super::sessions::SessionTable;
 use super::watchdog::Alarm;
-use crate::admission::{Action, Core, Ending, Event, JobId, PermitKey, StageId, Step, Submission};
+use crate::admission::{
+    self, Action, Core, Ending, Event, JobId, ModelId, PermitKey, StageId, Step, Submission,
+};
 use crate::clock::{SharedClock, Time};
 use crate::providers::Provider;
 use crate::telemetry::{LifecycleLog, Step as LifecycleStep};
@@ -43,6 +46,10 @@ pub(super) struct Ready {
     pub(super) job: Arc<LiveJob>,
     pub(super) permit: Permit,
     pub(super) attempt: u32,
+    /// The first byte of the answer has to be in by then.
+    pub(super) first_byte_by: Time,
+    /// Whether the core wants to know when the answer begins.
+    pub(super) probe: bool,
 }
 
 /// Somebody to call, with the line of those who wait for it.
@@ -95,6 +102,19 @@ impl Shell {
             lifecycle,
             sessions,
             next_job: AtomicU64::new(1),
+        }
+    }
+
+    /// A stage of a job's route, in the core's words.
+    pub(super) fn leg(&self, leg: &Leg) -> admission::Leg {
+        let model = leg.model.as_ref().map(|model| {
+            let mut hasher = DefaultHasher::new();
+            model.hash(&mut hasher);
+            ModelId(hasher.finish())
+        });
+        admission::Leg {
+            stage: self.targets[leg.target].stage,
+            model,
         }
     }
 
@@ -189,9 +209,8 @@ impl Shell {
         for Action { seq, job, step } in actions {
             match step {
                 Step::Wait { .. } => self.wait(seq, job, arrival, now),
-                Step::Start {
-                    permit, attempt, ..
-                } => self.start(seq, job, permit, attempt, now),
+                Step::BackOff { .. } => self.back_off(seq, job, now),
+                step @ Step::Start { .. } => self.start(seq, job, &step, now),
                 Step::End(ending) if own == Some(job) => own_end = Some((seq, job, ending)),
                 Step::End(ending) => last = self.end(seq, job, ending, now, Speaker::Other),
                 // An interrupt follows the end of its job.
@@ -217,16 +236,40 @@ impl Shell {
         }
     }
 
-    fn start(self: &Arc<Self>, seq: u64, id: JobId, key: PermitKey, attempt: u32, now: Time) {
-        let permit = Permit::new(Arc::clone(self), key, id);
+    /// Its call failed and will be tried again.
+    fn back_off(&self, seq: u64, id: JobId, now: Time) {
+        let job = self.jobs.lock().get(&id).cloned();
+        if let Some(job) = job {
+            job.moments.back_off(seq);
+            report::decided(self, &job, seq, LifecycleStep::BackingOff, now);
+        }
+    }
+
+    fn start(self: &Arc<Self>, seq: u64, id: JobId, step: &Step, now: Time) {
+        let &Step::Start {
+            permit,
+            attempt,
+            stage,
+            first_byte_by,
+            probe,
+            ..
+        } = step
+        else {
+            return;
+        };
+        let permit = Permit::new(Arc::clone(self), permit, id);
         let job = self.jobs.lock().get(&id).cloned();
         let Some(job) = job else { return };
+        job.go_to(stage);
+        job.moments.start(seq);
         report::decided(self, &job, seq, LifecycleStep::Dequeued, now);
         let class = job.priority.index();
         let ready = Ready {
             job,
             permit,
             attempt,
+            first_byte_by,
+            probe,
         };
         // A permit that found no room would go back by its drop.
         drop(self.ready.push(class, ready));
@@ -248,6 +291,7 @@ impl Shell {
         report::ended(self, &job, seq, &end, now);
         job.sink.end(&end, speaker);
         job.keep(end);
+        job.discard_task();
         if is_last {
             self.empty.notify_all();
         }

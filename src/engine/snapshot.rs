@@ -13,7 +13,7 @@ use crate::config::Priority;
 /// The engine at one moment.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// Slots and lines.
+    /// Slots and lines. Each provider has one target.
     pub core: CoreView,
     /// The names of the providers, in the order of `core.providers`.
     pub providers: Vec<Arc<str>>,
@@ -55,6 +55,7 @@ pub struct RequestView {
 pub(super) fn take(shell: &Shell, workers: usize) -> Snapshot {
     let mut core = shell.look(|core, now| core.view(now));
     let without_provider = core.providers.pop();
+    core.targets.pop();
     Snapshot {
         core,
         providers: shell
@@ -77,13 +78,14 @@ pub(super) fn requests(shell: &Shell) -> Vec<RequestView> {
 }
 
 fn view(job: &LiveJob, now: Time) -> RequestView {
+    let leg = job.leg();
     RequestView {
         request_id: job.request_id.clone(),
         job: job.id.0,
         owner: job.owner.clone(),
         priority: job.priority,
-        provider: job.provider.clone(),
-        model: job.model.clone(),
+        provider: leg.provider.clone(),
+        model: leg.model.clone(),
         call: job.call(),
         phase: job.moments.phase(),
         age: now.since(job.received),

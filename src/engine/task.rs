@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::job::{CallInfo, Sink};
+use super::learn::Ear;
 use crate::cancel::CancelToken;
 use crate::chat::{ChatRequest, Piece};
 use crate::clock::Time;
@@ -28,6 +29,14 @@ pub enum TaskError {
     /// The task's own code failed; why, for the log. It counts against no provider.
     #[error("{0}")]
     Own(String),
+    /// The task's own code failed, and says what its provider did wrong: that counts, and is not tried again.
+    #[error("{why}")]
+    Reported {
+        /// Why it failed, for the log.
+        why: String,
+        /// What the provider did wrong.
+        error: Box<ProviderError>,
+    },
 }
 
 /// What a task may use while it holds its permit.
@@ -41,15 +50,20 @@ pub struct TaskContext<'a> {
     pub cancel: &'a CancelToken,
     /// The job's deadline.
     pub deadline: Time,
+    /// The first byte of the answer has to be in by then.
+    pub first_byte_by: Time,
     /// Told when something happens.
     pub watch: &'a dyn CallWatch,
     /// Where pieces go.
     pub(super) sink: &'a dyn Sink,
+    /// Who hears them go by.
+    pub(super) ear: &'a Ear<'a>,
 }
 
 impl TaskContext<'_> {
     /// Gives a piece of the answer to whoever waits for it. `Break` when nobody wants any more.
     pub fn piece(&self, piece: Piece) -> ControlFlow<()> {
+        self.ear.hear(&piece);
         if self.cancel.is_cancelled() || self.sink.piece(piece).is_err() {
             return ControlFlow::Break(());
         }
@@ -64,7 +78,7 @@ pub struct ChatTask {
 }
 
 impl ChatTask {
-    /// A task that asks `request`, whose model is the provider's own name of it.
+    /// A task that asks `request`, under whatever name of the model the call is made.
     pub fn new(request: Arc<ChatRequest>) -> Self {
         ChatTask { request }
     }
@@ -72,10 +86,17 @@ impl ChatTask {
 
 impl Task for ChatTask {
     fn call(&mut self, context: &TaskContext<'_>) -> Result<(), TaskError> {
+        // Another stage may know the model by another name, or be another model.
+        if let Some(model) = &context.info.model
+            && **model != *self.request.model
+        {
+            Arc::make_mut(&mut self.request).model = model.to_string();
+        }
         let call = Call {
             request: &self.request,
             cancel: context.cancel,
             deadline: context.deadline,
+            first_byte_by: context.first_byte_by,
             watch: context.watch,
         };
         context

@@ -11,12 +11,11 @@ use std::sync::Arc;
 use crossbeam::sync::Parker;
 
 use super::job::{CallInfo, Phase, Verdict};
-use super::live::LiveJob;
+use super::learn::{self, Ear};
 use super::report;
 use super::shell::{Ready, Shell};
-use super::task::{TaskContext, TaskError};
-use crate::admission::Outcome;
-use crate::providers::Provider;
+use super::task::{Task, TaskContext, TaskError};
+use crate::admission::{Cause, Outcome, Report};
 
 /// The thread of worker number `index`.
 pub(super) fn run(shell: &Arc<Shell>, index: usize) {
@@ -27,73 +26,84 @@ pub(super) fn run(shell: &Arc<Shell>, index: usize) {
     }
 }
 
-fn work(shell: &Arc<Shell>, ready: Ready) {
-    let Ready {
-        job,
-        mut permit,
-        attempt,
-    } = ready;
-    let Some(begun) = shell.begin(permit.key(), job.id) else {
+fn work(shell: &Arc<Shell>, mut ready: Ready) {
+    let job = Arc::clone(&ready.job);
+    let Some(begun) = shell.begin(ready.permit.key(), job.id) else {
         return;
     };
-    job.moments.begin(attempt, begun);
+    job.moments.begin(ready.attempt, begun);
     report::call_begins(shell, &job, begun);
-    let verdict = call(shell, &job, attempt);
-    permit.report(if verdict == Verdict::Completed {
-        Outcome::Completed
-    } else {
-        Outcome::Failed
-    });
+    let (verdict, report) = call(shell, &ready);
+    ready.permit.report(report);
     *job.word.lock() = Some(verdict);
-    drop(permit);
-}
-
-/// Makes the call and says how it went.
-fn call(shell: &Shell, job: &LiveJob, attempt: u32) -> Verdict {
-    let Some(mut task) = job.task.lock().take() else {
-        return Verdict::Panicked("its task has run before".into());
-    };
-    let info = CallInfo {
-        provider: job.provider.clone(),
-        model: job.model.clone(),
-        attempt,
-    };
-    let provider = &*shell.targets[job.target].provider;
-    let called = catch_unwind(AssertUnwindSafe(|| {
-        job.sink.call(&info);
-        task.call(&context(job, &info, provider))
-    }));
-    // The task's drop is its author's code as well.
-    let dropped = catch_unwind(AssertUnwindSafe(|| drop(task)));
-    let now = shell.clock.now();
-    job.moments.end_call(now);
-    let took = job.moments.phases(job.received, now).upstream;
-    report::call_is_over(shell, job, now, took);
-    match called.and_then(|result| dropped.map(|()| result)) {
-        Ok(result) => verdict(result, job.moments.phase()),
-        Err(panic) => Verdict::Panicked(message(&*panic)),
+    drop(ready);
+    if job.has_ended() {
+        job.discard_task();
     }
 }
 
-fn context<'a>(
-    job: &'a LiveJob,
-    info: &'a CallInfo,
-    provider: &'a dyn Provider,
-) -> TaskContext<'a> {
-    TaskContext {
-        provider,
-        info,
+/// Makes the call and says how it went. The task is left with the job where the call may be tried again.
+fn call(shell: &Arc<Shell>, ready: &Ready) -> (Verdict, Report) {
+    let job = &*ready.job;
+    let Some(mut task) = job.task.lock().take() else {
+        let verdict = Verdict::Panicked("its task is gone".into());
+        return (verdict, Outcome::Failed(Cause::Own).into());
+    };
+    let leg = job.leg();
+    let info = CallInfo {
+        provider: leg.provider.clone(),
+        model: leg.model.clone(),
+        attempt: ready.attempt,
+    };
+    let ear = Ear::new(shell, ready.permit.key(), ready.probe);
+    let context = TaskContext {
+        provider: &*shell.targets[leg.target].provider,
+        info: &info,
         cancel: &job.call_cancel,
         deadline: job.deadline,
+        first_byte_by: ready.first_byte_by,
         watch: &job.moments,
         sink: &*job.sink,
+        ear: &ear,
+    };
+    let called = catch_unwind(AssertUnwindSafe(|| {
+        job.sink.call(&info);
+        task.call(&context)
+    }));
+    let called = match called {
+        Ok(Err(TaskError::Provider(error))) => {
+            *job.task.lock() = Some(task);
+            Ok(Err(TaskError::Provider(error)))
+        }
+        over => discard(task).and(over),
+    };
+    let now = shell.clock.now();
+    job.moments.end_call(now);
+    let phases = job.moments.phases(job.received, now);
+    report::call_is_over(shell, job, now, phases.upstream);
+    match called {
+        Ok(result) => {
+            let mut report = learn::report(&result, &ear);
+            // Only whoever gives pieces says when its answer really began.
+            report.first_byte = ear.has_pieces().then_some(phases.first_byte);
+            (verdict(result, job.moments.phase()), report)
+        }
+        Err(panic) => {
+            let verdict = Verdict::Panicked(message(&*panic));
+            (verdict, Outcome::Failed(Cause::Own).into())
+        }
     }
+}
+
+/// A task's drop is its author's code as well. `Err`: it panicked.
+pub(super) fn discard(task: Box<dyn Task>) -> Result<(), Box<dyn Any + Send>> {
+    catch_unwind(AssertUnwindSafe(|| drop(task)))
 }
 
 fn verdict(result: Result<(), TaskError>, phase: Phase) -> Verdict {
     match result {
         Ok(()) => Verdict::Completed,
-        Err(TaskError::Own(why)) => Verdict::Erred(why),
+        Err(TaskError::Own(why) | TaskError::Reported { why, .. }) => Verdict::Erred(why),
         Err(TaskError::Provider(error)) => Verdict::of_failure(error, phase),
     }
 }

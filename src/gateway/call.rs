@@ -121,7 +121,7 @@ impl CallContext {
     }
 
     /// Says what the provider did wrong. The last report counts, and only of a function that then returns its own
-    /// error: the log gives it as the reason. A function that reports nothing holds nothing against its provider.
+    /// error: the log gives it as the reason, and the provider's limit and breaker learn from it. A function that reports nothing holds nothing against its provider.
     pub fn report(&self, error: ProviderError) {
         *self.reported.lock() = Some(error);
     }

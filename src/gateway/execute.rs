@@ -220,13 +220,15 @@ where
 
 /// What the log says of a function's own error, whose words are its caller's alone.
 fn failure(reported: Option<ProviderError>) -> TaskError {
-    TaskError::Own(match reported {
-        None => "the function returned an error".into(),
-        Some(error) => format!(
-            "the function returned an error, and reported: {}",
-            Verdict::Failed(error).reason()
-        ),
-    })
+    match reported {
+        None => TaskError::Own("the function returned an error".into()),
+        Some(error) => {
+            let reason = Verdict::Failed(error.clone()).reason();
+            let why = format!("the function returned an error, and reported: {reason}");
+            let error = Box::new(error);
+            TaskError::Reported { why, error }
+        }
+    }
 }
 
 impl<F, T, E> fmt::Debug for FunctionTask<F, T, E> {

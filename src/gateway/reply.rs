@@ -76,7 +76,9 @@ struct Collector {
 }
 
 impl Sink for Collector {
-    fn call(&self, _call: &CallInfo) {}
+    fn call(&self, _call: &CallInfo) {
+        *self.pieces.lock() = ReplyBuilder::default();
+    }
 
     fn piece(&self, piece: Piece) -> Result<(), SinkGone> {
         self.pieces.lock().push(piece);

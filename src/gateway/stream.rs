@@ -28,6 +28,8 @@ use crate::engine::{CallInfo, JobEnd, JobHandle, Phases, Sink, SinkGone, Speaker
 
 /// An answer that comes in pieces: see [`Gateway::stream`]. Dropping it ends the call.
 ///
+/// A call that is tried again, which happens only before any content, begins with a head of its own.
+///
 /// After the last piece of a whole answer comes `None`; else an error, and then `None`. Pieces that came before the error
 /// are an answer that broke off.
 #[derive(Debug)]
@@ -159,7 +161,9 @@ impl Pipe {
 }
 
 impl Sink for Pipe {
-    fn call(&self, _call: &CallInfo) {}
+    fn call(&self, _call: &CallInfo) {
+        self.state.lock().pieces.clear();
+    }
 
     fn piece(&self, piece: Piece) -> Result<(), SinkGone> {
         self.put(piece)

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::cancel::CancelReason;
 use crate::door::Response;
-use crate::engine::{ErrorClass, PlanError, ProviderError, Refusal, RefusalReason, Verdict};
+use crate::engine::{ErrorClass, PlanError, ProviderError, Refusal, RefusalReason, Shut, Verdict};
 use crate::wire::{ErrorBody, WireError, error_json};
 
 /// Whose fault it is.
@@ -295,8 +295,24 @@ fn of_cancel(reason: CancelReason) -> ApiError {
     }
 }
 
+/// Nobody was called, since everybody would have said what they said before: so it is told as it was then.
+fn of_shut(why: Shut, message: String) -> ApiError {
+    let provider = |status: u16, code: &str| ApiError::new(status, Fault::Provider, code, message);
+    match why {
+        Shut::RateLimited => provider(429, "provider_rate_limited"),
+        Shut::PlanWindow => provider(429, "provider_rate_limited").never(),
+        Shut::Failing | Shut::Unreachable => provider(503, "provider_unavailable"),
+        Shut::Credentials => provider(401, "provider_auth").never(),
+        Shut::Quota => provider(429, "insufficient_quota").never(),
+        Shut::ModelUnavailable => provider(404, "model_not_found").never(),
+    }
+}
+
 fn of_refusal(refusal: &Refusal) -> ApiError {
     let message = format!("the request was not taken in: {}", refusal.reason);
+    if let RefusalReason::Shut(why) = refusal.reason {
+        return of_shut(why, message).after(refusal.retry_after);
+    }
     let (status, fault, code) = match refusal.reason {
         RefusalReason::SessionQueueFull => (429, Fault::Caller, "over_capacity"),
         RefusalReason::Stopping => (503, Fault::Gateway, "stopping"),
@@ -304,7 +320,8 @@ fn of_refusal(refusal: &Refusal) -> ApiError {
         | RefusalReason::QueueBytes
         | RefusalReason::ProviderQueueFull
         | RefusalReason::WaitTooLong { .. }
-        | RefusalReason::Displaced => (503, Fault::Gateway, "over_capacity"),
+        | RefusalReason::Displaced
+        | RefusalReason::Shut(_) => (503, Fault::Gateway, "over_capacity"),
     };
     ApiError::new(status, fault, code, message).after(refusal.retry_after)
 }

@@ -26,6 +26,9 @@ pub(super) struct Meta {
 #[derive(Debug, Default)]
 struct Told {
     attempts: u32,
+    /// Who was called last.
+    provider: Option<Arc<str>>,
+    model: Option<Arc<str>>,
     /// Parameters that the provider would refuse or ignore, and that were not sent to it.
     dropped: Vec<String>,
 }
@@ -42,7 +45,13 @@ impl Meta {
 
     /// A call begins.
     pub(super) fn begin(&self, call: &CallInfo) {
-        self.told.lock().attempts = call.attempt;
+        let mut told = self.told.lock();
+        *told = Told {
+            attempts: call.attempt,
+            provider: call.provider.clone(),
+            model: call.model.clone(),
+            dropped: Vec::new(),
+        };
     }
 
     /// The call's first piece says what was not sent.
@@ -57,8 +66,8 @@ impl Meta {
         let told = self.told.lock();
         headers.add("X-Request-Id", &self.request_id);
         headers.add("X-Session-Id", &self.session_id);
-        headers.add("X-Provider", &self.plan.provider);
-        headers.add("X-Model", &self.plan.model);
+        headers.add("X-Provider", self.provider(&told));
+        headers.add("X-Model", self.model(&told));
         headers.add("X-Attempts", told.attempts);
         headers.add("X-Timeout", &self.plan.timeout_text);
         if !told.dropped.is_empty() {
@@ -67,6 +76,15 @@ impl Meta {
         if let Some(end) = end {
             headers.add("Server-Timing", ServerTiming(&end.phases));
         }
+    }
+
+    /// Who was called last, or will be first.
+    fn provider<'a>(&'a self, told: &'a Told) -> &'a str {
+        told.provider.as_ref().unwrap_or(&self.plan.provider)
+    }
+
+    fn model<'a>(&'a self, told: &'a Told) -> &'a str {
+        told.model.as_ref().unwrap_or(&self.plan.model)
     }
 
     /// The `pointsman` object.
@@ -81,14 +99,18 @@ impl Meta {
         write: impl FnOnce(&Object<'_>) -> T,
     ) -> T {
         let told = self.told.lock();
+        let plan = &self.plan;
+        let (provider, model) = (self.provider(&told), self.model(&told));
+        let stepped_in = (provider, model) != (&*plan.provider, &*plan.model);
         write(&Object {
             request_id: &self.request_id,
             session_id: &self.session_id,
-            provider: &self.plan.provider,
-            model: &self.plan.model,
-            route: &self.plan.route_reason,
+            provider,
+            model,
+            route: &plan.route_reason,
             attempts: told.attempts,
-            timeout: &self.plan.timeout_text,
+            timeout: &plan.timeout_text,
+            fallback_from: stepped_in.then(|| format!("{}/{}", plan.provider, plan.model)),
             dropped_params: &told.dropped,
             phases: end.map(|end| PhaseSeconds::from(&end.phases)),
         })
@@ -105,6 +127,9 @@ pub(super) struct Object<'a> {
     route: &'a str,
     attempts: u32,
     timeout: &'a str,
+    /// Who was meant, where somebody else stepped in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback_from: Option<String>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     dropped_params: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -33,6 +33,7 @@ pub(super) struct ChatSink {
     clock: SharedClock,
     meta: Meta,
     keepalive: Duration,
+    form: AnswerForm,
     speech: Mutex<Speech>,
     /// A verdict that the connection's thread has to tell.
     verdict: Mutex<Option<JobEnd>>,
@@ -62,12 +63,8 @@ impl ChatSink {
         form: AnswerForm,
         keepalive: Duration,
     ) -> Arc<Self> {
-        let form = match form {
-            AnswerForm::Whole => Form::Whole(ReplyBuilder::default()),
-            AnswerForm::Stream { include_usage } => Form::Stream(StreamEncoder::new(include_usage)),
-        };
         let speech = Mutex::new(Speech {
-            form,
+            form: form.begin(),
             last: clock.now(),
         });
         let (verdict, over) = (Mutex::new(None), AtomicBool::new(false));
@@ -76,6 +73,7 @@ impl ChatSink {
             clock,
             meta,
             keepalive,
+            form,
             speech,
             verdict,
             over,
@@ -211,9 +209,20 @@ pub(super) enum AnswerForm {
     Stream { include_usage: bool },
 }
 
+impl AnswerForm {
+    /// An answer of which nothing is there yet.
+    fn begin(self) -> Form {
+        match self {
+            AnswerForm::Whole => Form::Whole(ReplyBuilder::default()),
+            AnswerForm::Stream { include_usage } => Form::Stream(StreamEncoder::new(include_usage)),
+        }
+    }
+}
+
 impl Sink for ChatSink {
     fn call(&self, call: &CallInfo) {
         self.meta.begin(call);
+        self.speech.lock().form = self.form.begin();
     }
 
     fn piece(&self, piece: Piece) -> Result<(), SinkGone> {

@@ -1,5 +1,6 @@
 //! The operation routes: is it alive, is it ready, what is it doing, who waits for what.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,7 +11,7 @@ use super::{Api, Visit};
 use crate::cancel::CancelReason;
 use crate::clock::Time;
 use crate::config::Priority;
-use crate::engine::{Owner, Phase, Phases, RequestView, Snapshot};
+use crate::engine::{Owner, Phase, Phases, ProviderView, RequestView, Snapshot, TargetView};
 use crate::telemetry::Event;
 
 impl Api {
@@ -60,6 +61,7 @@ impl Api {
             "queue": {
                 "waiting": core.waiting,
                 "bytes": core.waiting_bytes,
+                "backing_off": core.backing_off,
                 "pressure": core.pressure,
                 "classes": classes(&snapshot),
             },
@@ -138,18 +140,27 @@ impl Api {
     }
 
     fn providers_json(&self, snapshot: &Snapshot) -> Value {
-        let views = snapshot.providers.iter().zip(&snapshot.core.providers);
-        let provider = |(name, view): (&std::sync::Arc<str>, &crate::engine::ProviderView)| {
+        let core = &snapshot.core;
+        let views = core.providers.iter().zip(&core.targets);
+        let provider = |(name, (view, target)): (&Arc<str>, (&ProviderView, &TargetView))| {
             let missing = self.missing_keys.get(&**name);
             let body = json!({
                 "in_use": view.in_use,
                 "limit": view.limit,
+                "limit_now": target.limit,
+                "held_back": target.held_back,
                 "waiting": view.waiting,
+                "takes_calls": target.shut.is_none(),
+                "shut_s": target.shut.map(|(left, _)| seconds(left)),
+                "reason": target.shut.map(|(_, why)| why).or(target.breaker_reason).map(|why| why.to_string()),
+                "breaker": target.breaker,
+                "retry_tokens": (target.retry_tokens * 10.0).round() / 10.0,
                 "available": missing.is_none(),
                 "advice": missing,
             });
             (name.to_string(), body)
         };
+        let views = snapshot.providers.iter().zip(views);
         Value::Object(views.map(provider).collect())
     }
 }
@@ -209,7 +220,11 @@ fn request(view: &RequestView) -> Value {
         "priority": view.priority.to_string(),
         "provider": view.provider.as_deref(),
         "model": view.model.as_deref(),
-        "state": if view.phase == Phase::Queue { "IDLE" } else { "PROCESSING" },
+        "state": match view.phase {
+            Phase::Queue => "IDLE",
+            Phase::BackOff => "RETRYING",
+            Phase::Connect | Phase::FirstByte | Phase::Body => "PROCESSING",
+        },
         "phase": view.phase.to_string(),
         "attempt": view.call.as_ref().map_or(0, |call| call.attempt),
         "age_s": seconds(view.age),

@@ -86,6 +86,8 @@ pub struct Call<'a> {
     pub cancel: &'a CancelToken,
     /// Nothing may last longer.
     pub deadline: Time,
+    /// The first byte of the answer has to be in by then, so that somebody else can still be asked.
+    pub first_byte_by: Time,
     /// Told when something happens.
     pub watch: &'a dyn CallWatch,
 }

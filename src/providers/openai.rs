@@ -139,7 +139,14 @@ impl OpenAi {
         let mut turns = Vec::new();
         for _ in 0..MAX_ROUNDS {
             delivery.begin_round();
-            let answer = self.send(delivery.call, &outgoing.to_bytes(&turns))?;
+            // Further rounds go on with an answer that has begun.
+            let first_byte_by = if delivery.is_first {
+                delivery.call.first_byte_by
+            } else {
+                Time::NEVER
+            };
+            let body = outgoing.to_bytes(&turns);
+            let answer = self.send(delivery.call, &body, first_byte_by)?;
             self.receive(answer, delivery)?;
             match delivery.end_round() {
                 Some(echo) => turns.extend(echo),
@@ -173,7 +180,12 @@ impl OpenAi {
         }
     }
 
-    fn send(&self, call: &Call<'_>, body: &[u8]) -> Result<Answer, ProviderError> {
+    fn send(
+        &self,
+        call: &Call<'_>,
+        body: &[u8],
+        first_byte_by: Time,
+    ) -> Result<Answer, ProviderError> {
         let post = Post {
             path: "/chat/completions",
             headers: self.dialect.headers(),
@@ -181,6 +193,7 @@ impl OpenAi {
             accept: "text/event-stream, application/json",
             cancel: call.cancel,
             deadline: call.deadline,
+            first_byte_by,
             watch: call.watch,
         };
         let sent = match self.transport.post(&post) {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::cancel::CancelToken;
 use crate::chat::{ChatReply, ChatRequest, Piece, ReplyBuilder};
 use crate::clock::Time;
-use crate::config::{self, Model, OperationTimeouts, Pool, ProviderKind, Thinking, Timeouts};
+use crate::config::{
+    self, Breaker, Model, OperationTimeouts, Pool, ProviderKind, Retry, Thinking, Timeouts,
+};
 
 use super::{Call, CallWatch, Provider, ProviderError};
 
@@ -50,6 +52,8 @@ pub(super) fn provider(name: &str, kind: ProviderKind) -> config::Provider {
             thinking: secs(360),
             web_search_thinking: secs(420),
         },
+        retry: Retry::default(),
+        breaker: Breaker::default(),
         models: Vec::new(),
         model_list: false,
         faults: false,
@@ -98,6 +102,7 @@ pub(super) fn run_until(
         request,
         cancel,
         deadline,
+        first_byte_by: Time::NEVER,
         watch: &Deaf,
     };
     let mut pieces = Vec::new();

@@ -12,6 +12,9 @@
 //! | `auto` | the first available provider in the order of `routing.auto` with a model whose context holds the prompt, and its first such model, configured ones first |
 //! | anything else | [`RouteError::UnknownModel`], with the nearest names |
 //!
+//! Behind whoever was found stand those of `routing.fallback` who can be called and whose context holds the prompt: further
+//! stages, entered only when the ones before fail or take nothing.
+//!
 //! An embedded provider answers under its own models' names, and under `auto` only when no other provider has a key:
 //! nobody takes a made-up answer for a model's. It is never a stand-in for a model of the same name elsewhere.
 
@@ -49,6 +52,8 @@ pub struct Route {
 pub struct Stage {
     /// Never empty.
     pub targets: Vec<TargetRef>,
+    /// The model that is asked there, by its provider's name for it.
+    pub model: String,
 }
 
 /// One endpoint and key of a provider. Each provider has one.

@@ -116,6 +116,12 @@ impl Offer<'_> {
         unmeasured.next().map(|offered| offered.model.name.as_str())
     }
 
+    /// Whether the model's context holds `tokens`, as far as it is known.
+    pub(super) fn holds(&self, model: &str, tokens: u64) -> bool {
+        let context = self.known.find(model).and_then(|offered| offered.context);
+        context.is_none_or(|context| context >= tokens)
+    }
+
     /// The route to one of its models.
     ///
     /// # Errors
@@ -129,6 +135,7 @@ impl Offer<'_> {
                     targets: vec![TargetRef {
                         provider: provider.clone(),
                     }],
+                    model: model.to_string(),
                 }],
                 model: model.to_string(),
                 known: self.known.find(model).cloned(),

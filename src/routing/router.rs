@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::chat::ChatRequest;
-use crate::config::{Config, Provider};
+use crate::config::{Config, Fallback, Provider};
 use crate::providers::{List, Models, Providers, prompt_tokens};
 use crate::routing::offer::{Offer, Source};
-use crate::routing::{Route, RouteError, auto};
+use crate::routing::{Route, RouteError, Stage, TargetRef, auto};
 
 /// The name that leaves the choice to us.
 const AUTO: &str = "auto";
@@ -22,6 +22,8 @@ const MAX_NAME: usize = 128;
 pub struct Router {
     /// In the order of preference: those of `routing.auto`, other real ones by name, embedded ones by name.
     sources: Vec<Source>,
+    /// Who steps in, the preferred first.
+    fallback: Vec<Fallback>,
 }
 
 /// A model that a client may ask for.
@@ -42,7 +44,8 @@ impl Router {
     /// `providers` offer at the moment of each question.
     pub fn new(config: &Config, providers: &Providers) -> Self {
         let models = |provider: &Provider| providers.models(&provider.name).cloned();
-        Router::over(&config.providers, &config.routing.auto, models)
+        let router = Router::over(&config.providers, &config.routing.auto, models);
+        router.with_fallback(&config.routing.fallback)
     }
 
     /// A provider without `models` offers what its configuration names.
@@ -59,7 +62,17 @@ impl Router {
         let mut sources: Vec<Source> = providers.values().map(source).collect();
         // The sort is stable, and the map is in the order of names.
         sources.sort_by_key(|it| (it.is_embedded, it.auto_place.unwrap_or(usize::MAX)));
-        Router { sources }
+        Router {
+            sources,
+            fallback: Vec::new(),
+        }
+    }
+
+    pub(super) fn with_fallback(self, fallback: &[Fallback]) -> Self {
+        Router {
+            fallback: fallback.to_vec(),
+            ..self
+        }
     }
 
     /// Where a request goes.
@@ -69,13 +82,19 @@ impl Router {
     /// model that was named isn't refused here: its length is only estimated, and the provider knows.
     pub fn route(&self, request: &ChatRequest) -> Result<Route, RouteError> {
         let now = self.now();
-        match request.model.as_str() {
-            AUTO => auto::choose(&now.offers, prompt_tokens(request)),
-            name => {
-                let (offer, model) = now.meant(name)?;
-                offer.route(model, "asked for by name".to_string())
-            }
+        let mut route = now.route(request)?;
+        // Nobody who asks for a made-up answer wants another's, who may be paid for it.
+        let first = now.offer(&route.provider);
+        if !self.fallback.is_empty() && first.is_some_and(|offer| !offer.source.is_embedded) {
+            let tokens = prompt_tokens(request);
+            let stages = self
+                .fallback
+                .iter()
+                .filter_map(|next| now.stage(next, tokens));
+            let stages = stages.filter(|stage| *stage != route.stages[0]);
+            route.stages.extend(stages.collect::<Vec<_>>());
         }
+        Ok(route)
     }
 
     /// All models that are listed, in the order of preference: `auto` first, where somebody answers it.
@@ -117,6 +136,28 @@ struct Now<'a> {
 }
 
 impl Now<'_> {
+    fn route(&self, request: &ChatRequest) -> Result<Route, RouteError> {
+        match request.model.as_str() {
+            AUTO => auto::choose(&self.offers, prompt_tokens(request)),
+            name => {
+                let (offer, model) = self.meant(name)?;
+                offer.route(model, "asked for by name".to_string())
+            }
+        }
+    }
+
+    /// One who steps in, if it can be called and the prompt fits.
+    fn stage(&self, next: &Fallback, tokens: u64) -> Option<Stage> {
+        let offer = self.offer(&next.provider)?;
+        let may = offer.is_available() && offer.holds(&next.model, tokens);
+        may.then(|| Stage {
+            targets: vec![TargetRef {
+                provider: next.provider.clone(),
+            }],
+            model: next.model.clone(),
+        })
+    }
+
     fn auto(&self) -> Result<ModelInfo, RouteError> {
         auto::choose(&self.offers, 0)?;
         Ok(ModelInfo {

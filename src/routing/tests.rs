@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::{ModelInfo, Route, RouteError, Router};
 use crate::chat::ChatRequest;
-use crate::config::{Model, OperationTimeouts, Pool, Provider, ProviderKind, Thinking};
+use crate::config::{
+    Breaker, Fallback, Model, OperationTimeouts, Pool, Provider, ProviderKind, Retry, Thinking,
+};
 
 fn provider(name: &str, kind: ProviderKind, models: &[(&str, u64)]) -> Provider {
     let time = Duration::from_secs(1);
@@ -38,6 +40,8 @@ fn provider(name: &str, kind: ProviderKind, models: &[(&str, u64)]) -> Provider 
             thinking: time,
             web_search_thinking: time,
         },
+        retry: Retry::default(),
+        breaker: Breaker::default(),
         models: models.iter().map(model).collect(),
         model_list: false,
         faults: false,
@@ -445,4 +449,54 @@ fn every_listed_model_can_be_asked_for_by_its_id() {
             Err(error) => panic!("{id}: {error}"),
         }
     }
+}
+
+fn stages(router: &Router, model: &str, tokens: usize) -> Vec<String> {
+    let route = router.route(&request(model, tokens)).expect("a route");
+    let name = |stage: &super::Stage| format!("{}/{}", stage.targets[0].provider, stage.model);
+    route.stages.iter().map(name).collect()
+}
+
+fn fallback(names: &[&str]) -> Vec<Fallback> {
+    let fallback = |name: &&str| {
+        let (provider, model) = name.split_once('/').expect("provider/model");
+        let (provider, model) = (provider.to_string(), model.to_string());
+        Fallback { provider, model }
+    };
+    names.iter().map(fallback).collect()
+}
+
+#[test]
+fn those_of_the_fallback_stand_behind_whoever_was_asked_for() {
+    let names = fallback(&["glm/glm-5.3", "kimi/kimi-k3", "open/any"]);
+    let router = router(
+        [with_key(kimi()), with_key(glm()), embedded(), open()],
+        &["kimi"],
+    );
+    let router = router.with_fallback(&names);
+    assert_eq!(
+        stages(&router, "kimi-k2.6", 10),
+        ["kimi/kimi-k2.6", "glm/glm-5.3", "kimi/kimi-k3", "open/any"]
+    );
+    assert_eq!(
+        stages(&router, "auto", 10),
+        ["kimi/kimi-k3", "glm/glm-5.3", "open/any"],
+        "nobody steps in for itself"
+    );
+    assert_eq!(stages(&router, "embedded", 10), ["embedded/embedded"]);
+}
+
+#[test]
+fn a_fallback_is_skipped_where_the_prompt_does_not_fit_or_the_key_is_missing() {
+    let names = fallback(&["kimi/kimi-k2.6", "glm/glm-5.3", "open/any"]);
+    let router = router([with_key(kimi()), glm(), open()], &["kimi"]).with_fallback(&names);
+    assert_eq!(
+        stages(&router, "kimi-k3", 200),
+        ["kimi/kimi-k3", "kimi/kimi-k2.6", "open/any"]
+    );
+    assert_eq!(
+        stages(&router, "kimi-k3", 201),
+        ["kimi/kimi-k3", "open/any"],
+        "what an unlisted model holds is not known"
+    );
 }

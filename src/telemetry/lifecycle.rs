@@ -53,6 +53,8 @@ pub enum Step {
     ProviderCallEnd,
     /// The slot of its session is free again, with all the others.
     SessionReleased,
+    /// Its call failed and will be tried again; until then it holds nothing.
+    BackingOff,
     /// It ended well.
     Completed,
     /// Its deadline passed, or the queue timeout.
@@ -67,7 +69,7 @@ pub enum Step {
 
 impl Step {
     /// All, in order.
-    pub const ALL: [Step; 12] = [
+    pub const ALL: [Step; 13] = [
         Step::Received,
         Step::Queued,
         Step::Dequeued,
@@ -75,6 +77,7 @@ impl Step {
         Step::ProviderCallStart,
         Step::ProviderCallEnd,
         Step::SessionReleased,
+        Step::BackingOff,
         Step::Completed,
         Step::Timeout,
         Step::Error,
@@ -92,6 +95,7 @@ impl Step {
             Step::ProviderCallStart => "PROVIDER_CALL_START",
             Step::ProviderCallEnd => "PROVIDER_CALL_END",
             Step::SessionReleased => "SESSION_RELEASED",
+            Step::BackingOff => "BACKING_OFF",
             Step::Completed => "COMPLETED",
             Step::Timeout => "TIMEOUT",
             Step::Error => "ERROR",
@@ -109,7 +113,8 @@ impl Step {
             | Step::SessionAllocated
             | Step::ProviderCallStart
             | Step::ProviderCallEnd
-            | Step::SessionReleased => false,
+            | Step::SessionReleased
+            | Step::BackingOff => false,
             Step::Completed | Step::Timeout | Step::Error | Step::Cancelled | Step::Refused => true,
         }
     }
@@ -277,7 +282,8 @@ impl Statistics {
             | Step::SessionAllocated
             | Step::ProviderCallStart
             | Step::ProviderCallEnd
-            | Step::SessionReleased => {}
+            | Step::SessionReleased
+            | Step::BackingOff => {}
             Step::Completed => self.completed += 1,
             Step::Timeout => self.timeout += 1,
             Step::Error => self.error += 1,
@@ -494,7 +500,7 @@ mod tests {
     fn names_are_the_steps_in_capitals() {
         let names = Step::ALL.map(Step::name);
         let expected = "RECEIVED QUEUED DEQUEUED SESSION_ALLOCATED PROVIDER_CALL_START PROVIDER_CALL_END \
-                        SESSION_RELEASED COMPLETED TIMEOUT ERROR CANCELLED REFUSED";
+                        SESSION_RELEASED BACKING_OFF COMPLETED TIMEOUT ERROR CANCELLED REFUSED";
         assert_eq!(names.join(" "), expected);
         assert!(Step::ALL.is_sorted());
     }

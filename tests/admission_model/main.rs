@@ -9,7 +9,9 @@ mod rules;
 
 use std::time::Duration;
 
-use pointsman::admission::{ProviderId, ProviderSettings, QueueSettings, Settings, Step, TargetId};
+use pointsman::admission::{
+    Learning, ProviderId, ProviderSettings, QueueSettings, Settings, Step, TargetId,
+};
 use pointsman::config::Priority;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -83,9 +85,13 @@ fn settings() -> impl Strategy<Value = Settings> {
         },
         providers: providers
             .into_iter()
-            .map(|(limit, reserves)| ProviderSettings { limit, reserves })
+            .map(|(limit, reserves)| ProviderSettings {
+                reserves,
+                ..ProviderSettings::fixed(limit)
+            })
             .collect(),
         targets: [0, 1, 0].map(ProviderId).to_vec(),
+        learning: Learning::default(),
     })
 }
 
@@ -138,6 +144,8 @@ fn seen(step: &Step) -> Seen {
         Step::Start {
             target, attempt, ..
         } => Seen::Start(*target, *attempt),
+        // Nothing is repeated here.
+        Step::BackOff { .. } => Seen::End("backs off"),
         Step::End(ending) => Seen::End(rules::name(ending)),
         Step::Interrupt(reason) => Seen::Interrupt(*reason),
     }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use pointsman::admission::{
-    Action, Core, Ending, Event, FlowId, JobId, Outcome, PermitKey, ProviderId, Settings, StageId,
-    Step, Submission, TargetId,
+    Action, Cause, Core, Ending, Event, FlowId, JobId, Outcome, PermitKey, ProviderId, Settings,
+    StageId, Step, Submission, TargetId,
 };
 use pointsman::cancel::CancelReason;
 use pointsman::clock::Time;
@@ -14,6 +14,9 @@ use pointsman::config::Priority;
 
 use super::rules::{is_session, name, session_limit};
 use super::seen;
+
+/// A call that fails in a way that lets the next stage try.
+const FALLS_BACK: Outcome = Outcome::Failed(Cause::Broken);
 
 /// What an action comes to, for comparison.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,7 +128,10 @@ impl Model {
         };
         let event = Event::Submit(Submission {
             job: JobId(job.id),
-            route: self.stages[route].clone(),
+            route: self.stages[route]
+                .iter()
+                .map(|&stage| stage.into())
+                .collect(),
             flow: FlowId(flow),
             session: is_session(flow),
             session_limit: session_limit(flow),
@@ -183,13 +189,13 @@ impl Model {
         }
         let call = self.calls.remove(call % self.calls.len());
         let outcome = match how % 4 {
-            0 => Outcome::Failed,
-            1 | 2 => Outcome::Fallback,
+            0 => Outcome::Failed(Cause::Request),
+            1 | 2 => FALLS_BACK,
             _ => Outcome::Completed,
         };
         self.returned.push(call.permit);
         self.completed += 1;
-        let mut actions = self.tell(Event::GiveBack(call.permit, outcome));
+        let mut actions = self.tell(Event::GiveBack(call.permit, outcome.into()));
         self.note_running(call.flow);
         let stopped = self.stop.is_some_and(|until| until <= self.now);
         let timeout = self.now + self.settings.queue.timeout;
@@ -200,11 +206,7 @@ impl Model {
             .position(|job| job.permit == Some(call.permit))
         {
             let more = self.jobs[index].at + 1 < stages(&self.jobs[index]);
-            if outcome == Outcome::Fallback
-                && more
-                && self.jobs[index].deadline > self.now
-                && !stopped
-            {
+            if outcome == FALLS_BACK && more && self.jobs[index].deadline > self.now && !stopped {
                 let job = &mut self.jobs[index];
                 (job.permit, job.at, job.queue_until) = (None, job.at + 1, timeout);
                 self.note_newcomers();
@@ -228,7 +230,7 @@ impl Model {
         }
         let permit = self.returned[which % self.returned.len()];
         let late = self.core.view(self.now).late_returns;
-        let actions = self.tell(Event::GiveBack(permit, Outcome::Completed));
+        let actions = self.tell(Event::GiveBack(permit, Outcome::Completed.into()));
         ensure(self.core.view(self.now).late_returns == late + 1, || {
             "a late return is not counted".into()
         })?;

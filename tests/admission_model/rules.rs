@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pointsman::admission::{Ending, Outcome, ProviderId, RefusalReason, StageId, TargetId};
+use pointsman::admission::{Cause, Ending, Outcome, ProviderId, RefusalReason, StageId, TargetId};
 use pointsman::clock::Time;
 
 use super::model::{Job, Model};
@@ -214,8 +214,8 @@ pub(super) fn session_limit(flow: u64) -> Option<usize> {
 pub(super) fn name(ending: &Ending) -> &'static str {
     match ending {
         Ending::Finished(Outcome::Completed) => "completed",
-        Ending::Finished(Outcome::Failed) => "failed",
-        Ending::Finished(Outcome::Fallback) => "fallback",
+        Ending::Finished(Outcome::Failed(Cause::Broken)) => "fallback",
+        Ending::Finished(Outcome::Failed(_)) => "failed",
         Ending::QueueTimeout => "queue timeout",
         Ending::Expired => "expired",
         Ending::Cancelled(_) => "cancelled",
@@ -227,6 +227,7 @@ pub(super) fn name(ending: &Ending) -> &'static str {
             RefusalReason::WaitTooLong { .. } => "wait too long",
             RefusalReason::Displaced => "displaced",
             RefusalReason::Stopping => "stopping",
+            RefusalReason::Shut(_) => "shut",
         },
     }
 }

@@ -169,7 +169,8 @@ fn a_port_where_nobody_listens_is_told_at_once() {
     let address = port.local_addr().expect("it is bound");
     drop(port);
     let server = Server::start(&format!(
-        "providers.mine.kind = \"openai\"\nproviders.mine.base_url = \"http://{address}/v1\"\n"
+        "providers.mine.kind = \"openai\"\nproviders.mine.base_url = \"http://{address}/v1\"\n\
+         providers.mine.retry.attempts = 1\n"
     ));
     for ask in [Ask::of("mine/m"), Ask::of("mine/m").streamed()] {
         let (answer, took) = timed(|| ask.answer(&server));
@@ -186,7 +187,10 @@ fn a_port_where_nobody_listens_is_told_at_once() {
 #[test]
 fn connecting_has_a_limit_of_its_own() {
     let upstream = Upstream::no_accept();
-    let server = server(&upstream, "timeouts.connect = \"200ms\"");
+    let server = server(
+        &upstream,
+        "timeouts.connect = \"200ms\"\nproviders.mine.retry.attempts = 1",
+    );
     let (answer, took) = timed(|| Ask::of("mine/m").answer(&server));
     assert_eq!(
         (answer.status, code(&answer).as_str()),

@@ -11,7 +11,7 @@ use pointsman::cancel::CancelReason;
 use pointsman::clock::Time;
 use pointsman::config::Priority;
 
-use super::rules::name_of;
+use super::rules::{FALLS_BACK, name_of};
 
 /// What the core was told.
 #[derive(Debug)]
@@ -180,7 +180,10 @@ impl Ledger {
                 permit,
                 target,
                 attempt,
+                ..
             } => self.starts(id, *permit, *target, *attempt, now),
+            // Nothing is repeated here, so nothing backs off.
+            Step::BackOff { .. } => Err(format!("{id:?} backs off")),
             Step::End(ending) => self.ends(id, ending, stimulus, now),
             Step::Interrupt(_) => Ok(()),
         }
@@ -200,7 +203,7 @@ impl Ledger {
         let job = self.jobs.get_mut(&call.job);
         if let Some(job) = job.filter(|job| job.state == State::Running(permit)) {
             let more = job.at + 1 < job.route.len() && job.submission.deadline > now && !stopped;
-            if outcome == Outcome::Fallback && more {
+            if outcome == FALLS_BACK && more {
                 job.at += 1;
                 job.queue_until = now + self.settings.queue.timeout;
                 job.state = State::Unheard;

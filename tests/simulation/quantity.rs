@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use pointsman::admission::{
-    Core, Event, FlowId, JobId, Outcome, PermitKey, ProviderId, ProviderSettings, QueueSettings,
-    Settings, StageId, Step, Submission, TargetId,
+    Core, Event, FlowId, JobId, Learning, Outcome, PermitKey, ProviderId, ProviderSettings,
+    QueueSettings, Settings, StageId, Step, Submission, TargetId,
 };
 use pointsman::clock::Time;
 use pointsman::config::Priority;
@@ -113,7 +113,7 @@ impl Run {
         if ends == next {
             let Reverse((_, Call(job, permit))) = self.running.pop().expect("peeked");
             let (client, _) = self.jobs.remove(&job).expect("it was submitted");
-            self.tell(Event::GiveBack(permit, Outcome::Completed));
+            self.tell(Event::GiveBack(permit, Outcome::Completed.into()));
             if self.clients[client].backlog == 0 {
                 let comes = self.now + self.clients[client].pause;
                 self.arrivals.push(Reverse((comes, client)));
@@ -138,7 +138,7 @@ impl Run {
         self.jobs.insert(job, (client, self.now));
         self.tell(Event::Submit(Submission {
             job,
-            route: vec![self.stage],
+            route: vec![self.stage.into()],
             flow: FlowId(flow),
             session,
             session_limit: None,
@@ -197,11 +197,9 @@ fn settings(slots: usize, session: usize) -> Settings {
             pressure_on: 1_000,
             pressure_off: 100,
         },
-        providers: vec![ProviderSettings {
-            limit: slots,
-            reserves: false,
-        }],
+        providers: vec![ProviderSettings::fixed(slots)],
         targets: vec![ProviderId(0)],
+        learning: Learning::default(),
     }
 }
 

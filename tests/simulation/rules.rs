@@ -3,10 +3,15 @@
 
 use std::collections::HashSet;
 
-use pointsman::admission::{Ending, Outcome, ProviderId, RefusalReason, TargetId};
+use pointsman::admission::{Cause, Ending, Outcome, ProviderId, RefusalReason, TargetId};
 use pointsman::clock::Time;
 
 use super::ledger::{Job, Ledger, State, Stimulus};
+
+/// A call that fails, and its job with it.
+pub(super) const FAILS: Outcome = Outcome::Failed(Cause::Request);
+/// A call that fails in a way that lets the next stage try.
+pub(super) const FALLS_BACK: Outcome = Outcome::Failed(Cause::Broken);
 
 impl Ledger {
     /// Whether a refusal for this reason is true.
@@ -53,6 +58,8 @@ impl Ledger {
                 let provider = self.provider_of(stage[0]);
                 stuck && self.waiting_at(provider) >= queue.per_provider
             }
+            // Nothing is learned here, so nobody is shut.
+            RefusalReason::Shut(_) => false,
             RefusalReason::WaitTooLong { expected } => {
                 let free = stage
                     .iter()
@@ -152,8 +159,8 @@ impl Ledger {
 pub(super) fn name_of(ending: &Ending) -> &'static str {
     match ending {
         Ending::Finished(Outcome::Completed) => "completed",
-        Ending::Finished(Outcome::Failed) => "failed",
-        Ending::Finished(Outcome::Fallback) => "fallback",
+        Ending::Finished(Outcome::Failed(Cause::Broken)) => "fallback",
+        Ending::Finished(Outcome::Failed(_)) => "failed",
         Ending::QueueTimeout => "queue timeout",
         Ending::Expired => "expired",
         Ending::Cancelled(_) => "cancelled",
@@ -165,6 +172,7 @@ pub(super) fn name_of(ending: &Ending) -> &'static str {
             RefusalReason::WaitTooLong { .. } => "wait too long",
             RefusalReason::Displaced => "displaced",
             RefusalReason::Stopping => "stopping",
+            RefusalReason::Shut(_) => "shut",
         },
     }
 }

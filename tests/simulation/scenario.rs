@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use pointsman::admission::{ProviderId, ProviderSettings, QueueSettings, Settings, TargetId};
+use pointsman::admission::{
+    Learning, ProviderId, ProviderSettings, QueueSettings, Settings, TargetId,
+};
 use pointsman::clock::Time;
 use pointsman::config::Priority;
 
@@ -106,9 +108,12 @@ fn settings(rng: &mut Rng) -> Settings {
         global
     };
     let providers: Vec<ProviderSettings> = (0..rng.usize(1..=4))
-        .map(|_| ProviderSettings {
-            limit: rng.usize(1..=most),
-            reserves: rng.bool(),
+        .map(|_| {
+            let limit = rng.usize(1..=most);
+            ProviderSettings {
+                reserves: rng.bool(),
+                ..ProviderSettings::fixed(limit)
+            }
         })
         .collect();
     let mut targets: Vec<ProviderId> = (0..providers.len() as u32).map(ProviderId).collect();
@@ -124,6 +129,7 @@ fn settings(rng: &mut Rng) -> Settings {
         queue: queue(rng, places),
         providers,
         targets,
+        learning: Learning::default(),
     }
 }
 

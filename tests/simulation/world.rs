@@ -13,6 +13,7 @@ use pointsman::cancel::CancelReason;
 use pointsman::clock::Time;
 
 use super::ledger::{Ledger, Stimulus};
+use super::rules::{FAILS, FALLS_BACK};
 use super::scenario::{Arrival, Scenario, one_in, session_limit, up_to};
 
 /// A core, what will happen to it, and the books that it is checked by.
@@ -126,7 +127,7 @@ impl World {
             Happening::Begin(job, permit, target) => self.begin(job, permit, target),
             Happening::GiveBack(permit, outcome) => self.give_back(permit, outcome),
             Happening::GiveBackAgain(permit) => self.tell(
-                Event::GiveBack(permit, Outcome::Completed),
+                Event::GiveBack(permit, Outcome::Completed.into()),
                 Stimulus::GiveBack(permit, Outcome::Completed),
             ),
             Happening::Cancel(job) => {
@@ -152,7 +153,7 @@ impl World {
             job: JobId(index as u64),
             route: route
                 .iter()
-                .map(|stage| self.ledger.stages[stage])
+                .map(|stage| self.ledger.stages[stage].into())
                 .collect(),
             flow: FlowId(flow),
             session,
@@ -175,7 +176,7 @@ impl World {
         self.ledger.begins(job, permit, may, self.now)?;
         self.take(actions, Stimulus::Begin)?;
         if !may {
-            return self.give_back(permit, Outcome::Failed);
+            return self.give_back(permit, FAILS);
         }
         self.begun.insert(permit, job);
         if let Some((length, outcome)) = self.draw_call(target) {
@@ -194,8 +195,8 @@ impl World {
         let silent = behaviour.silent;
         match self.rng.u32(0..100) {
             roll if roll < silent => None,
-            roll if roll < silent + failing => Some((at_once, Outcome::Failed)),
-            roll if roll < silent + failing + falling_back => Some((at_once, Outcome::Fallback)),
+            roll if roll < silent + failing => Some((at_once, FAILS)),
+            roll if roll < silent + failing + falling_back => Some((at_once, FALLS_BACK)),
             _ => Some((length, Outcome::Completed)),
         }
     }
@@ -211,7 +212,7 @@ impl World {
             self.plan(later, Happening::GiveBackAgain(permit));
         }
         self.tell(
-            Event::GiveBack(permit, outcome),
+            Event::GiveBack(permit, outcome.into()),
             Stimulus::GiveBack(permit, outcome),
         )
     }
@@ -249,13 +250,10 @@ impl World {
                 let permit = self.begun.iter().find(|(_, job)| **job == action.job);
                 if let Some(permit) = permit.map(|(&permit, _)| permit) {
                     let delay = up_to(&mut self.rng, self.scenario.slow_return);
-                    self.plan(
-                        self.now + delay,
-                        Happening::GiveBack(permit, Outcome::Failed),
-                    );
+                    self.plan(self.now + delay, Happening::GiveBack(permit, FAILS));
                 }
             }
-            Step::Wait { .. } | Step::End(_) => {}
+            Step::Wait { .. } | Step::BackOff { .. } | Step::End(_) => {}
         }
     }
 

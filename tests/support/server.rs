@@ -282,6 +282,10 @@ pub(super) fn program(
     }
     // Nobody else's models are asked for but where a test is about them: so connections can be counted.
     command.env("POINTSMAN_ROUTING__MODEL_LIST_REFRESH", "0s");
+    if !config.contains("limits.adaptive") {
+        // Whoever counts calls in flight wants all the slots from the start.
+        command.env("POINTSMAN_LIMITS__ADAPTIVE__START", "4096");
+    }
     command.envs(environment.iter().copied());
     command
 }

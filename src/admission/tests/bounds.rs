@@ -218,7 +218,7 @@ fn a_job_that_came_back_never_gives_way() {
     let fresh = world.submit(ask(1).on(1));
     let back = world.submit_all(2, &ask(1).along(&[&[0], &[1]]));
     for &job in &back {
-        world.give_back(job, Outcome::Fallback);
+        world.give_back(job, FALLS_BACK);
     }
     assert_eq!(
         world.view().waiting,

@@ -173,7 +173,7 @@ fn a_cancel_ends_a_job_at_every_stage_and_only_once() {
 
 #[test]
 fn what_a_call_brings_after_its_job_has_ended_is_not_heard() {
-    for outcome in [Outcome::Completed, Outcome::Failed, Outcome::Fallback] {
+    for outcome in [Outcome::Completed, FAILS, FALLS_BACK] {
         let mut world = World::new(settings(2));
         let job = world.submit(ask(1).along(&[&[0], &[1]]).within(5));
         world.play(5);

@@ -219,15 +219,15 @@ fn a_job_that_falls_back_keeps_its_place_among_those_of_its_flow() {
     let back = world.submit(ask(1).along(&[&[0], &[1]]));
     let busy = world.submit(ask(1).on(1));
     let younger = world.submit(ask(1).on(1));
-    world.give_back(back, Outcome::Fallback);
+    world.give_back(back, FALLS_BACK);
     world.started();
     world.finish(busy);
     assert_eq!(world.started(), [back]);
     assert_eq!(world.seen[&back].attempt, 2);
-    world.give_back(back, Outcome::Fallback);
+    world.give_back(back, FALLS_BACK);
     assert_eq!(
         world.ending(back),
-        Some(Ending::Finished(Outcome::Fallback)),
+        Some(Ending::Finished(FALLS_BACK)),
         "there is no third stage"
     );
     assert_eq!(world.started(), [younger]);
@@ -240,7 +240,7 @@ fn a_later_stage_is_entered_only_by_fallback() {
     let mut world = World::new(limits);
     let jobs = world.submit_all(2, &ask(1).along(&[&[0], &[1]]));
     assert_eq!(world.started(), jobs[..1]);
-    world.give_back(jobs[0], Outcome::Fallback);
+    world.give_back(jobs[0], FALLS_BACK);
     let targets: Vec<_> = jobs.iter().map(|job| world.seen[job].target).collect();
     assert_eq!(targets, [Some(TargetId(1)), Some(TargetId(0))]);
 }
@@ -260,7 +260,7 @@ fn a_fallback_is_never_refused() {
     world.submit_all(2, &ask(1).on(1).bytes(10));
     let back = world.submit_all(3, &ask(1).along(&[&[0], &[1]]).bytes(10));
     for &job in &back {
-        world.give_back(job, Outcome::Fallback);
+        world.give_back(job, FALLS_BACK);
         assert_eq!(world.ending(job), None);
     }
     assert_eq!(world.view().waiting, 4);

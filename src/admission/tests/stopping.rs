@@ -100,13 +100,10 @@ fn a_job_that_comes_back_goes_on_within_the_drain_and_not_after_it() {
     let mut world = World::new(settings(2));
     let both = world.submit_all(2, &ask(1).along(&[&[0], &[1]]));
     stop_in(&mut world, 30);
-    world.give_back(both[0], Outcome::Fallback);
+    world.give_back(both[0], FALLS_BACK);
     assert_eq!(world.seen[&both[0]].attempt, 2);
     world.pass(30);
-    world.give_back(both[1], Outcome::Fallback);
+    world.give_back(both[1], FALLS_BACK);
     assert_eq!(world.seen[&both[1]].attempt, 1);
-    assert_eq!(
-        world.ending(both[1]),
-        Some(Ending::Finished(Outcome::Fallback))
-    );
+    assert_eq!(world.ending(both[1]), Some(Ending::Finished(FALLS_BACK)));
 }

@@ -2,12 +2,14 @@
 
 mod bounds;
 mod catalogue;
+mod health;
 mod key;
 mod kind;
 mod model;
 mod url;
 
 pub use bounds::{OperationTimeouts, Pool};
+pub use health::{Breaker, Retry};
 pub use kind::ProviderKind;
 pub use model::{Model, Thinking};
 
@@ -45,6 +47,10 @@ pub struct Provider {
     pub pool: Pool,
     /// Deadlines by operation.
     pub timeouts: OperationTimeouts,
+    /// How often a call is tried again.
+    pub retry: Retry,
+    /// What judges its health.
+    pub breaker: Breaker,
     /// What it surely offers; the first is its default. Empty, for [`ProviderKind::OpenAi`] alone: whatever is asked of it
     /// as `NAME/MODEL`.
     pub models: Vec<Model>,
@@ -203,6 +209,8 @@ impl Provider {
             max_inflight,
             pool: Pool::read(section, max_inflight, around.profile),
             timeouts: OperationTimeouts::read(section, kind, around.shortest),
+            retry: Retry::read(section),
+            breaker: Breaker::read(section),
             models: model::read_list(section, kind),
             model_list: section
                 .flag("model_list")
@@ -233,6 +241,8 @@ impl Provider {
             max_inflight,
             pool: Pool::default_for(max_inflight, around.profile),
             timeouts: OperationTimeouts::default_for(ProviderKind::Embedded, around.shortest),
+            retry: Retry::never(),
+            breaker: Breaker::never(),
             models: catalogue::models(ProviderKind::Embedded),
             model_list: false,
             faults: section.flag("faults").unwrap_or(false),

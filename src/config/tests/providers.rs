@@ -1,6 +1,7 @@
 //! What is refused under `[providers]` and `[routing]`.
 
 use super::{check, refusals};
+use crate::config::Config;
 
 #[test]
 fn a_provider_of_ones_own_must_say_what_it_is() {
@@ -131,5 +132,54 @@ fn somebody_must_be_left_to_answer() {
         [
             "test.toml:1: providers: all of them are switched off, accepted is at least one that is on"
         ]
+    );
+}
+
+#[test]
+fn a_fallback_names_models_that_are_there() {
+    let accepted = "\"provider/model\", a model that the provider lists";
+    for (name, problem) in [
+        (
+            "kimi-k3",
+            format!("found \"kimi-k3\", accepted is {accepted}"),
+        ),
+        (
+            "kimi/k0",
+            format!("found \"kimi/k0\", accepted is {accepted}"),
+        ),
+        (
+            "gone/m",
+            format!("found \"gone/m\", accepted is {accepted}"),
+        ),
+        (
+            "embedded/embedded",
+            "\"embedded/embedded\" is embedded: nobody takes a made-up answer for a model's".into(),
+        ),
+    ] {
+        let text = format!("routing.fallback = [\"{name}\"]");
+        let expected = format!("test.toml:1: routing.fallback: {problem}");
+        assert_eq!(refusals(&text), [expected]);
+    }
+    let twice = "routing.fallback = [\"glm/glm-5\", \"glm/glm-5\"]";
+    assert_eq!(refusals(twice).len(), 1);
+    let text =
+        "providers.glm.enabled = false\nrouting.fallback = [\"glm/glm-5\", \"kimi/kimi-k3\"]";
+    let config = Config::from_toml(text, "test.toml").expect("accepted");
+    let found: Vec<&str> = config
+        .routing
+        .fallback
+        .iter()
+        .map(|next| &*next.provider)
+        .collect();
+    assert_eq!(found, ["kimi"], "who is switched off is passed over");
+}
+
+#[test]
+fn a_budget_that_allows_nothing_is_refused_with_both_keys() {
+    let found = refusals("providers.kimi.retry.budget = 5");
+    assert!(found[0].contains("providers.kimi.retry.floor"), "{found:?}");
+    assert!(
+        found[0].contains("providers.kimi.retry.budget"),
+        "{found:?}"
     );
 }

@@ -193,10 +193,12 @@ impl Stage<'_, '_, '_> {
 
     /// Says nothing until somebody has had enough: what a provider's transport would say then.
     fn fall_silent(&self, timeouts: &Timeouts) -> ProviderError {
-        let (bound, class) = match (self.spoken, timeouts.first_byte) {
-            (true, _) => (timeouts.idle, ErrorClass::IdleTimeout),
-            (false, Some(bound)) => (bound, ErrorClass::FirstByteTimeout),
-            (false, None) => (Duration::MAX, ErrorClass::FirstByteTimeout),
+        let (bound, class) = if self.spoken {
+            (timeouts.idle, ErrorClass::IdleTimeout)
+        } else {
+            let share = self.call.first_byte_by.until(self.clock.now());
+            let bound = timeouts.first_byte.unwrap_or(Duration::MAX);
+            (bound.min(share), ErrorClass::FirstByteTimeout)
         };
         match self.wait(bound) {
             Err(error) => error,

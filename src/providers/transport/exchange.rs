@@ -43,6 +43,8 @@ pub(super) struct Exchange {
     deadline: Time,
     connect_by: Time,
     first_byte: Option<Duration>,
+    /// Until when the first byte may take, whatever `first_byte` says.
+    first_byte_by: Time,
     idle: Duration,
     /// Shared with the cancel hook.
     grip: Arc<Grip>,
@@ -105,6 +107,7 @@ impl Exchange {
             deadline,
             connect_by: clock.now() + timeouts.connect,
             first_byte: timeouts.first_byte,
+            first_byte_by: Time::NEVER,
             idle: timeouts.idle,
             grip: Arc::default(),
             progress: Mutex::new(Progress {
@@ -112,6 +115,15 @@ impl Exchange {
                 reused: false,
                 begin_by: Time::NEVER,
             }),
+        }
+    }
+
+    /// The same, of which the first byte has to be in by then.
+    pub(super) fn first_byte_by(self, until: Time) -> Self {
+        Exchange {
+            connect_by: self.connect_by.min(until),
+            first_byte_by: until,
+            ..self
         }
     }
 
@@ -144,6 +156,7 @@ impl Exchange {
         let until = self
             .first_byte
             .map_or(Time::NEVER, |timeout| self.now() + timeout);
+        let until = until.min(self.first_byte_by);
         let mut progress = self.progress.lock();
         if progress.phase == Phase::Connecting {
             *progress = Progress {
@@ -336,6 +349,32 @@ mod tests {
         let exchange = Exchange::new(&clock, &timeouts, &CancelToken::new(), Time::NEVER);
         receives(&exchange);
         assert_eq!(exchange.until(), Time::ZERO + timeouts.idle);
+    }
+
+    #[test]
+    fn an_attempts_share_of_the_deadline_bounds_its_connect_and_its_first_byte_and_no_more() {
+        let share = Time::ZERO + Duration::from_secs(3);
+        let begin = |deadline| {
+            let clock: SharedClock = Arc::new(ManualClock::new());
+            let timeouts = super::super::tests::timeouts();
+            let exchange = Exchange::new(&clock, &timeouts, &CancelToken::new(), deadline);
+            exchange.first_byte_by(share)
+        };
+        let exchange = begin(Time::NEVER);
+        assert_eq!(exchange.until(), share);
+        exchange.stands(false);
+        assert_eq!(exchange.bound(Time::ZERO), (share, Bound::FirstByte));
+        exchange.received();
+        exchange.head_is_in();
+        exchange.body_began();
+        assert_eq!(exchange.until(), Time::NEVER);
+        let last = begin(share);
+        last.stands(false);
+        assert_eq!(
+            last.bound(Time::ZERO),
+            (share, Bound::Deadline),
+            "of the last attempt"
+        );
     }
 
     #[test]

@@ -87,6 +87,8 @@ pub(crate) struct Post<'a> {
     pub(crate) cancel: &'a CancelToken,
     /// Nothing of the call, the reading of its answer included, lasts longer.
     pub(crate) deadline: Time,
+    /// The first byte has to be in by then; what `timeouts.first_byte` says may come sooner.
+    pub(crate) first_byte_by: Time,
     /// Told when the connection stands, and when the answer's head is in.
     pub(crate) watch: &'a dyn CallWatch,
 }
@@ -146,7 +148,9 @@ impl Transport {
             .header(CONTENT_TYPE, "application/json")
             .header(CONTENT_LENGTH, post.body.len());
         let body = Some(post.body);
-        self.run(request, body, post.cancel, post.deadline, post.watch)
+        let exchange = self.exchange(post.cancel, post.deadline);
+        let exchange = exchange.first_byte_by(post.first_byte_by);
+        self.run(request, body, exchange, post.watch)
     }
 
     /// Sends a request without a body; otherwise as [`Transport::post`].
@@ -155,7 +159,12 @@ impl Transport {
     /// Any [`TransportError`].
     pub(crate) fn get(&self, get: &Get<'_>) -> Result<Answer, TransportError> {
         let request = self.request(Method::GET, get.path, get.headers, get.accept)?;
-        self.run(request, None, get.cancel, get.deadline, get.watch)
+        let exchange = self.exchange(get.cancel, get.deadline);
+        self.run(request, None, exchange, get.watch)
+    }
+
+    fn exchange(&self, cancel: &CancelToken, deadline: Time) -> Exchange {
+        Exchange::new(&self.clock, &self.timeouts, cancel, deadline)
     }
 
     /// What the pool holds and has done.
@@ -189,18 +198,17 @@ impl Transport {
         &self,
         request: Builder,
         body: Option<&[u8]>,
-        cancel: &CancelToken,
-        deadline: Time,
+        exchange: Exchange,
         watch: &dyn CallWatch,
     ) -> Result<Answer, TransportError> {
         let pool = self.pool.as_ref().map_err(TransportError::clone)?;
-        let exchange = Arc::new(Exchange::new(&self.clock, &self.timeouts, cancel, deadline));
+        let exchange = Arc::new(exchange);
         exchange.admit()?;
         // Declared in this order so that, on an early end, the hook goes first and then the client.
         let lease = pool.lease();
         lease.slot().begin(&exchange);
         let grip = Arc::clone(exchange.grip());
-        let hook = cancel.on_cancel(move |_| grip.cut());
+        let hook = exchange.token().on_cancel(move |_| grip.cut());
 
         let mut upload = Upload {
             rest: body.unwrap_or_default(),

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::cancel::CancelToken;
 use crate::clock::{Clock, SharedClock, SystemClock, Time};
-use crate::config::{OperationTimeouts, Pool, Provider, ProviderKind, Timeouts};
+use crate::config::{Breaker, OperationTimeouts, Pool, Provider, ProviderKind, Retry, Timeouts};
 use crate::providers::CallWatch;
 
 use super::{Answer, Post, Transport, TransportError};
@@ -56,6 +56,8 @@ fn provider(base_url: &str) -> Provider {
             thinking: minute,
             web_search_thinking: minute,
         },
+        retry: Retry::default(),
+        breaker: Breaker::default(),
         models: vec![],
         model_list: false,
         faults: false,
@@ -115,6 +117,7 @@ impl Caller {
             accept: "text/event-stream",
             cancel,
             deadline,
+            first_byte_by: Time::NEVER,
             watch: &self.watch,
         })
     }

@@ -1,0 +1,171 @@
+//! One target as the core knows it: what it takes, why it takes nothing, what became of its calls.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::backoff::{Budget, FirstBytes};
+use super::breaker::{Breaker, Pass, Verdict};
+use super::gate::Gate;
+use super::limit::Limit;
+use super::outcome::{Cause, Outcome, Report};
+use super::settings::{Learning, ProviderSettings};
+use super::shut::Opening;
+use crate::clock::Time;
+
+/// What a call knows of its target as it was when the call started.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Badge {
+    /// Of the limit: which stretch between two cuts.
+    epoch: u32,
+    /// Whether the call filled the limit.
+    bound: bool,
+    pub(super) pass: Pass,
+}
+
+/// See the story of this file.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) limit: Limit,
+    pub(super) gate: Gate,
+    pub(super) breaker: Breaker,
+    pub(super) budget: Budget,
+    first_bytes: FirstBytes,
+    /// When [`Target::advance`] has something to do.
+    wakes: Time,
+}
+
+impl Target {
+    pub(super) fn new(provider: &ProviderSettings, learning: &Learning) -> Self {
+        Target {
+            limit: Limit::new(provider.limit, provider.adaptive, &learning.limit),
+            gate: Gate::new(&learning.gate),
+            breaker: Breaker::new(provider.breaker),
+            budget: Budget::new(&provider.retry),
+            first_bytes: FirstBytes::default(),
+            wakes: Time::NEVER,
+        }
+    }
+
+    /// Whether a call may start beside `in_use` others.
+    pub(super) fn admits(&self, in_use: usize) -> bool {
+        self.is_open() && in_use < self.limit.places()
+    }
+
+    /// Whether nothing but its limit bounds it.
+    pub(super) fn is_open(&self) -> bool {
+        self.gate.is_open() && self.breaker.admits()
+    }
+
+    /// When it will take calls, its limit aside. A start that is merely paced is none of that.
+    pub(super) fn opening(&self) -> Opening {
+        match (self.gate.shut(), self.breaker.opening()) {
+            (None, breaker) => breaker,
+            (Some((until, why)), Opening::Shut(later, _)) if later <= until => {
+                Opening::Shut(until, why)
+            }
+            (Some(_), shut @ Opening::Shut(..)) => shut,
+            (Some((until, why)), Opening::Open | Opening::Probing) => Opening::Shut(until, why),
+        }
+    }
+
+    /// When [`Target::advance`] has something to do; `waited_for` says whether anybody waits for more places.
+    pub(super) fn wakes(&self, waited_for: bool) -> Time {
+        let grows = if waited_for {
+            self.limit.grows_at()
+        } else {
+            Time::NEVER
+        };
+        self.wakes.min(grows)
+    }
+
+    /// How long its first bytes take at least.
+    pub(super) fn usual_first_byte(&self) -> Duration {
+        self.first_bytes.usual()
+    }
+
+    /// Time has passed.
+    pub(super) fn advance(&mut self, rng: &mut Rng, now: Time) {
+        self.limit.draw(now);
+        self.gate.advance(self.limit.places(), now);
+        self.breaker.advance(rng, now);
+        self.set_alarm();
+    }
+
+    /// A call starts, and makes it `in_use` of them.
+    pub(super) fn start(&mut self, in_use: usize, now: Time) -> Badge {
+        self.gate.start(now);
+        let badge = Badge {
+            epoch: self.limit.epoch(),
+            bound: self.limit.start(in_use, now),
+            pass: self.breaker.start(now),
+        };
+        self.set_alarm();
+        badge
+    }
+
+    /// A call's answer has begun.
+    pub(super) fn answer(&mut self, badge: &mut Badge, rng: &mut Rng, now: Time) {
+        self.breaker.judge(&mut badge.pass, Verdict::Well, rng, now);
+        self.set_alarm();
+    }
+
+    /// A call is back, which leaves `in_use` of them. Says whether the target is shut by it, or for longer.
+    pub(super) fn come_back(
+        &mut self,
+        mut badge: Badge,
+        report: &Report,
+        in_use: usize,
+        rng: &mut Rng,
+        now: Time,
+    ) -> bool {
+        let before = self.opening();
+        if let Some(first_byte) = report.first_byte {
+            self.first_bytes.record(first_byte);
+            self.limit.hear(first_byte, now);
+        }
+        let verdict = match report.outcome {
+            Outcome::Completed => {
+                self.limit.succeed(badge.bound);
+                self.budget.succeed();
+                Verdict::Well
+            }
+            Outcome::Failed(cause) => {
+                self.fail(cause, badge.epoch, in_use + 1, rng, now);
+                Verdict::of(cause)
+            }
+        };
+        self.breaker.judge(&mut badge.pass, verdict, rng, now);
+        self.limit.come_back(in_use, now);
+        self.set_alarm();
+        let after = self.opening();
+        matches!(after, Opening::Shut(..)) && before != after
+    }
+
+    fn fail(&mut self, cause: Cause, epoch: u32, in_use: usize, rng: &mut Rng, now: Time) {
+        match cause {
+            Cause::Congested { retry_after } => {
+                self.limit.congest(epoch, in_use, now);
+                if let Some(wait) = retry_after.filter(|wait| !wait.is_zero()) {
+                    self.gate.shut_for(wait, rng, now);
+                }
+            }
+            Cause::WindowUsedUp { opens_in } => self.gate.shut_for_window(opens_in, now),
+            Cause::Unreachable
+            | Cause::Failing { .. }
+            | Cause::Unanswered
+            | Cause::Broken
+            | Cause::Credentials
+            | Cause::Quota
+            | Cause::ModelUnavailable
+            | Cause::Barred
+            | Cause::Request
+            | Cause::Unwanted
+            | Cause::Own => {}
+        }
+    }
+
+    fn set_alarm(&mut self) {
+        self.wakes = self.gate.wakes().min(self.breaker.wakes());
+    }
+}
