@@ -36,3 +36,5 @@ mod retries;
 mod silence;
 #[path = "chapters/stopping.rs"]
 mod stopping;
+#[path = "chapters/storms.rs"]
+mod storms;
