@@ -98,7 +98,8 @@ fn a_quota_that_is_used_up_costs_one_call_and_no_client_is_told_to_come_again() 
         let upstream = Upstream::start(Script::error(status, kind, "no money"));
         let server = Server::start(&provider("first", &upstream.url()));
         for attempts in ["1", "0"] {
-            let answer = Ask::of("first/a").answer(&server);
+            // Before the breaker lets the next one try.
+            let answer = Ask::of("first/a").within("3s").answer(&server);
             assert_eq!(code(&answer), "insufficient_quota", "{kind}");
             assert_eq!(answer.header("x-attempts"), Some(attempts), "{kind}");
             assert_eq!(answer.header("x-should-retry"), Some("false"), "{kind}");
