@@ -311,7 +311,12 @@ fn of_shut(why: Shut, message: String) -> ApiError {
 fn of_refusal(refusal: &Refusal) -> ApiError {
     let message = format!("the request was not taken in: {}", refusal.reason);
     if let RefusalReason::Shut(why) = refusal.reason {
-        return of_shut(why, message).after(refusal.retry_after);
+        let error = of_shut(why, message);
+        return match why {
+            // No time helps: somebody has to pay, or to set another key.
+            Shut::Credentials | Shut::Quota => error,
+            _ => error.after(refusal.retry_after),
+        };
     }
     let (status, fault, code) = match refusal.reason {
         RefusalReason::SessionQueueFull => (429, Fault::Caller, "over_capacity"),
