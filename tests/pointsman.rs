@@ -30,6 +30,8 @@ mod lines;
 mod live;
 #[path = "chapters/models.rs"]
 mod models;
+#[path = "chapters/pools.rs"]
+mod pools;
 #[path = "chapters/retries.rs"]
 mod retries;
 #[path = "chapters/silence.rs"]

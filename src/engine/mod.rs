@@ -37,6 +37,7 @@ mod learn;
 mod live;
 mod permit;
 mod plan;
+mod pools;
 mod ready;
 mod report;
 mod sessions;
@@ -78,7 +79,7 @@ use crate::telemetry::{LifecycleLog, Subject};
 pub use crate::admission::{
     ClassView, CoreView, ProviderView, Refusal, RefusalReason, Shut, TargetView,
 };
-pub use crate::providers::{ErrorClass, ProviderError};
+pub use crate::providers::{ErrorClass, PoolStats, Probe, ProviderError};
 pub use crate::routing::{ModelInfo, RouteError as PlanError};
 pub use handle::JobHandle;
 pub use job::{
@@ -86,6 +87,7 @@ pub use job::{
     SinkGone, Speaker, Verdict,
 };
 pub use plan::{Ask, Plan};
+pub use pools::ProbeEnd;
 pub use snapshot::{RequestView, Snapshot};
 pub use task::{ChatTask, FnTask, Task, TaskContext, TaskError};
 

@@ -106,6 +106,12 @@ impl ApiError {
         }
     }
 
+    /// The key is one of ours, but not one that may do this.
+    pub(super) fn admin_only() -> Self {
+        let message = "this is for an API key with admin = true";
+        ApiError::new(403, Fault::Caller, "forbidden", message).never()
+    }
+
     /// We did something wrong.
     pub(super) fn internal(message: impl Into<String>) -> Self {
         ApiError::new(500, Fault::Gateway, "internal_error", message)

@@ -115,6 +115,14 @@ impl Caller<'_> {
         }
     }
 
+    /// Whether it may change what concerns everybody.
+    pub(super) fn is_admin(&self) -> bool {
+        match self {
+            Caller::Anyone => true,
+            Caller::Client(client) => client.admin,
+        }
+    }
+
     /// Whether it may see, and end, the jobs of this owner.
     pub(super) fn owns(&self, owner: &Owner) -> bool {
         self.may_see(owner.key().map(|key| &**key))

@@ -15,6 +15,7 @@ mod keys;
 mod meta;
 mod models;
 mod options;
+mod pools;
 mod routes;
 mod sink;
 mod status;
@@ -22,6 +23,7 @@ mod status;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -47,6 +49,8 @@ pub struct Api {
     /// Providers that can't be called, and what to do about it.
     missing_keys: BTreeMap<String, String>,
     started: Time,
+    /// How long a test of connections may take.
+    test_within: Duration,
 }
 
 impl Api {
@@ -74,6 +78,7 @@ impl Api {
             profile: config.profile,
             missing_keys: missing.collect(),
             started: clock.now(),
+            test_within: config.timeouts.normal,
             clock,
         }
     }

@@ -52,6 +52,30 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::Get, "/api/requests", true, Api::requests),
     route(Method::Get, "/api/requests/*", true, Api::request),
     route(Method::Delete, "/api/requests/*", true, Api::cancel),
+    route(
+        Method::Get,
+        "/api/connection-pool/status",
+        true,
+        Api::pool_status,
+    ),
+    route(
+        Method::Get,
+        "/api/connection-pool/health",
+        true,
+        Api::pool_health,
+    ),
+    route(
+        Method::Post,
+        "/api/connection-pool/test",
+        true,
+        Api::pool_test,
+    ),
+    route(
+        Method::Post,
+        "/api/connection-pool/reset-metrics",
+        true,
+        Api::pool_reset,
+    ),
 ];
 
 /// Paths of the routes that need no key.

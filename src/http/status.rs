@@ -24,6 +24,7 @@ impl Api {
             "audit": audit.as_ref().err(),
             "in_flight": snapshot.core.in_use,
             "waiting": snapshot.core.waiting,
+            "connections": self.pool_summary(),
             "uptime_s": seconds(self.clock.now().since(self.started)),
         });
         visit.json(if audit.is_ok() { 200 } else { 503 }, &body)

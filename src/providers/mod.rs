@@ -31,6 +31,7 @@ pub use models::{Known, List, Models, Offered};
 pub use operation::{ChosenTimeout, Kind, Operation, choose_timeout};
 pub use prompt::prompt_tokens;
 pub use registry::Providers;
+pub use transport::PoolStats;
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -61,6 +62,14 @@ pub trait Provider: fmt::Debug + Send + Sync {
         let _ = (cancel, deadline);
         Ok(Probe::InProcess)
     }
+
+    /// The connections to it; `None` where there are none to be made.
+    fn pool_stats(&self) -> Option<PoolStats> {
+        None
+    }
+
+    /// Begins to count anew what becomes of its connections.
+    fn reset_pool_stats(&self) {}
 }
 
 /// What a probe found.

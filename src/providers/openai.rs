@@ -33,7 +33,9 @@ use super::models::Models;
 use super::search::{MAX_ROUNDS, Sieve};
 use super::transport::{Answer, Get, Post, Transport, TransportError};
 use super::trouble::{Refusal, Trouble};
-use super::{Call, CallWatch, ErrorClass, OnPiece, Probe, Provider, ProviderError, model_name};
+use super::{
+    Call, CallWatch, ErrorClass, OnPiece, PoolStats, Probe, Provider, ProviderError, model_name,
+};
 
 /// Bytes of one event: a whole tool call may come in one.
 const MAX_EVENT_BYTES: usize = 16 << 20;
@@ -98,6 +100,14 @@ impl Provider for OpenAi {
             404 | 405 | 501 => Ok(Probe::Reached),
             _ => Err(self.refusal(answer)),
         }
+    }
+
+    fn pool_stats(&self) -> Option<PoolStats> {
+        Some(self.transport.pool_stats())
+    }
+
+    fn reset_pool_stats(&self) {
+        self.transport.reset_pool_stats();
     }
 }
 

@@ -55,7 +55,7 @@ use super::CallWatch;
 
 pub(crate) use answer::Answer;
 pub(crate) use error::TransportError;
-pub(crate) use pool::PoolStats;
+pub use pool::PoolStats;
 
 use exchange::Exchange;
 use names::Names;
@@ -172,6 +172,13 @@ impl Transport {
         self.pool
             .as_ref()
             .map_or(PoolStats::default(), |pool| pool.stats())
+    }
+
+    /// Has the pool count anew.
+    pub(crate) fn reset_pool_stats(&self) {
+        if let Ok(pool) = &self.pool {
+            pool.reset();
+        }
     }
 
     fn request(

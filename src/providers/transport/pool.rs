@@ -33,23 +33,27 @@ const BUFFER_BYTES: usize = 8 * 1024;
 /// Bytes of an answer's head; less than the buffer, so that one too long is told from one cut off.
 const HEAD_BYTES: usize = 7 * 1024;
 
-/// What the pool has done and holds.
+/// The connections to a provider: what there is, and what has become of them since the counts were last reset.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct PoolStats {
+pub struct PoolStats {
     /// Connections that serve a call.
-    pub(crate) active: usize,
+    pub active: usize,
     /// Connections that wait for one.
-    pub(crate) idle: usize,
+    pub idle: usize,
     /// Places.
-    pub(crate) max: usize,
+    pub max: usize,
+    /// The most that served calls at once.
+    pub peak: usize,
     /// Calls begun.
-    pub(crate) checkouts: u64,
+    pub checkouts: u64,
+    /// Of these, calls that found a connection.
+    pub reused: u64,
     /// Calls ended.
-    pub(crate) checkins: u64,
+    pub checkins: u64,
     /// Calls that left no usable connection behind: refused, cut, broken off, closed by the peer.
-    pub(crate) failed: u64,
+    pub failed: u64,
     /// Connections closed for their age, or because there was no place.
-    pub(crate) recycled: u64,
+    pub recycled: u64,
 }
 
 /// Clients with a connection, for one provider.
@@ -101,6 +105,7 @@ impl Pool {
             let mut books = self.books.lock();
             books.stats.checkouts += 1;
             books.stats.active += 1;
+            books.stats.peak = books.stats.peak.max(books.stats.active);
             let mut old = self.retire(&mut books, now);
             let mut client = books.idle.pop_back();
             while client
@@ -111,6 +116,7 @@ impl Pool {
                 old.extend(client);
                 client = books.idle.pop_back();
             }
+            books.stats.reused += u64::from(client.is_some());
             (client, old)
         };
         drop(old);
@@ -127,6 +133,17 @@ impl Pool {
             max: self.limits.max_connections,
             ..books.stats
         }
+    }
+
+    /// Begins to count anew. What there is stays as it is.
+    pub(super) fn reset(&self) {
+        let mut books = self.books.lock();
+        let active = books.stats.active;
+        books.stats = PoolStats {
+            active,
+            peak: active,
+            ..PoolStats::default()
+        };
     }
 
     fn give_back(&self, mut client: Client) {
