@@ -76,6 +76,7 @@ impl Task for ChatTask {
             request: &self.request,
             cancel: context.cancel,
             deadline: context.deadline,
+            first_byte: None,
             watch: context.watch,
         };
         context

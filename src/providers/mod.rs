@@ -86,6 +86,9 @@ pub struct Call<'a> {
     pub cancel: &'a CancelToken,
     /// Nothing may last longer.
     pub deadline: Time,
+    /// How long the connection may be silent before the answer's first byte, where that is known to come soon; the
+    /// shorter of it and `timeouts.first_byte` counts.
+    pub first_byte: Option<Duration>,
     /// Told when something happens.
     pub watch: &'a dyn CallWatch,
 }

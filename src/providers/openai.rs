@@ -181,6 +181,7 @@ impl OpenAi {
             accept: "text/event-stream, application/json",
             cancel: call.cancel,
             deadline: call.deadline,
+            first_byte: call.first_byte,
             watch: call.watch,
         };
         let sent = match self.transport.post(&post) {

@@ -422,6 +422,7 @@ fn a_cancelled_call_ends_as_cancelled_and_hangs_up() {
         request: &ask(),
         cancel: &cancel,
         deadline: Time::NEVER,
+        first_byte: None,
         watch: &Deaf,
     };
     let other = cancel.clone();
@@ -452,6 +453,7 @@ fn nothing_more_is_read_for_one_who_has_had_enough() {
         request: &ask(),
         cancel: &cancel,
         deadline: Time::NEVER,
+        first_byte: None,
         watch: &Deaf,
     };
     let mut heard = 0;

@@ -98,6 +98,7 @@ pub(super) fn run_until(
         request,
         cancel,
         deadline,
+        first_byte: None,
         watch: &Deaf,
     };
     let mut pieces = Vec::new();

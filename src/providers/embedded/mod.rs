@@ -193,7 +193,8 @@ impl Stage<'_, '_, '_> {
 
     /// Says nothing until somebody has had enough: what a provider's transport would say then.
     fn fall_silent(&self, timeouts: &Timeouts) -> ProviderError {
-        let (bound, class) = match (self.spoken, timeouts.first_byte) {
+        let first_byte = timeouts.first_byte.into_iter().chain(self.call.first_byte);
+        let (bound, class) = match (self.spoken, first_byte.min()) {
             (true, _) => (timeouts.idle, ErrorClass::IdleTimeout),
             (false, Some(bound)) => (bound, ErrorClass::FirstByteTimeout),
             (false, None) => (Duration::MAX, ErrorClass::FirstByteTimeout),

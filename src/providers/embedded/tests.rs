@@ -324,6 +324,7 @@ fn nothing_more_is_said_to_one_who_has_had_enough() {
         request: &request,
         cancel: &cancel,
         deadline: Time::NEVER,
+        first_byte: None,
         watch: &Deaf,
     };
     let mut heard = 0;

@@ -40,6 +40,7 @@ mod tests;
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use ureq::http::request::Builder;
@@ -87,6 +88,8 @@ pub(crate) struct Post<'a> {
     pub(crate) cancel: &'a CancelToken,
     /// Nothing of the call, the reading of its answer included, lasts longer.
     pub(crate) deadline: Time,
+    /// Until the body's first byte, once the connection stands; the shorter of it and `timeouts.first_byte` counts.
+    pub(crate) first_byte: Option<Duration>,
     /// Told when the connection stands, and when the answer's head is in.
     pub(crate) watch: &'a dyn CallWatch,
 }
@@ -146,7 +149,8 @@ impl Transport {
             .header(CONTENT_TYPE, "application/json")
             .header(CONTENT_LENGTH, post.body.len());
         let body = Some(post.body);
-        self.run(request, body, post.cancel, post.deadline, post.watch)
+        let exchange = self.exchange(post.cancel, post.deadline, post.first_byte);
+        self.run(request, body, exchange, post.watch)
     }
 
     /// Sends a request without a body; otherwise as [`Transport::post`].
@@ -155,7 +159,8 @@ impl Transport {
     /// Any [`TransportError`].
     pub(crate) fn get(&self, get: &Get<'_>) -> Result<Answer, TransportError> {
         let request = self.request(Method::GET, get.path, get.headers, get.accept)?;
-        self.run(request, None, get.cancel, get.deadline, get.watch)
+        let exchange = self.exchange(get.cancel, get.deadline, None);
+        self.run(request, None, exchange, get.watch)
     }
 
     /// What the pool holds and has done.
@@ -185,22 +190,30 @@ impl Transport {
         Ok(request)
     }
 
+    fn exchange(
+        &self,
+        cancel: &CancelToken,
+        deadline: Time,
+        first_byte: Option<Duration>,
+    ) -> Exchange {
+        Exchange::new(&self.clock, &self.timeouts, cancel, deadline).within(first_byte)
+    }
+
     fn run(
         &self,
         request: Builder,
         body: Option<&[u8]>,
-        cancel: &CancelToken,
-        deadline: Time,
+        exchange: Exchange,
         watch: &dyn CallWatch,
     ) -> Result<Answer, TransportError> {
         let pool = self.pool.as_ref().map_err(TransportError::clone)?;
-        let exchange = Arc::new(Exchange::new(&self.clock, &self.timeouts, cancel, deadline));
+        let exchange = Arc::new(exchange);
         exchange.admit()?;
         // Declared in this order so that, on an early end, the hook goes first and then the client.
         let lease = pool.lease();
         lease.slot().begin(&exchange);
         let grip = Arc::clone(exchange.grip());
-        let hook = cancel.on_cancel(move |_| grip.cut());
+        let hook = exchange.token().on_cancel(move |_| grip.cut());
 
         let mut upload = Upload {
             rest: body.unwrap_or_default(),

@@ -115,6 +115,7 @@ impl Caller {
             accept: "text/event-stream",
             cancel,
             deadline,
+            first_byte: None,
             watch: &self.watch,
         })
     }
