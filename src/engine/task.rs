@@ -3,12 +3,14 @@
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::job::{CallInfo, Sink};
+use super::plan::Plan;
 use crate::cancel::CancelToken;
 use crate::chat::{ChatRequest, Piece};
 use crate::clock::Time;
-use crate::providers::{Call, CallWatch, ErrorClass, OnPiece, Provider, ProviderError};
+use crate::providers::{Call, CallWatch, ErrorClass, Lesson, OnPiece, Provider, ProviderError};
 
 /// What a job runs.
 pub trait Task: fmt::Debug + Send {
@@ -61,12 +63,27 @@ impl TaskContext<'_> {
 #[derive(Debug)]
 pub struct ChatTask {
     request: Arc<ChatRequest>,
+    first_byte: Option<Duration>,
+    lesson: Option<Lesson>,
 }
 
 impl ChatTask {
     /// A task that asks `request`, whose model is the provider's own name of it.
     pub fn new(request: Arc<ChatRequest>) -> Self {
-        ChatTask { request }
+        ChatTask {
+            request,
+            first_byte: None,
+            lesson: None,
+        }
+    }
+
+    /// A task that asks what was planned, as patiently as was planned, and keeps what its calls took.
+    pub(super) fn of(plan: &Plan) -> Self {
+        ChatTask {
+            request: Arc::clone(&plan.request),
+            first_byte: plan.first_byte,
+            lesson: plan.lesson.clone(),
+        }
     }
 }
 
@@ -76,13 +93,20 @@ impl Task for ChatTask {
             request: &self.request,
             cancel: context.cancel,
             deadline: context.deadline,
-            first_byte: None,
+            first_byte: self.first_byte,
             watch: context.watch,
         };
-        context
-            .provider
-            .chat(&call, &mut |piece| context.piece(piece))?;
-        Ok(())
+        let mut timed = self.lesson.as_ref().map(Lesson::begin);
+        let result = context.provider.chat(&call, &mut |piece| {
+            if let Some(timed) = &mut timed {
+                timed.hear(&piece);
+            }
+            context.piece(piece)
+        });
+        if let Some(timed) = timed {
+            timed.end(&result);
+        }
+        Ok(result?)
     }
 }
 

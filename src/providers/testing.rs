@@ -25,6 +25,7 @@ pub(super) fn timeouts() -> Timeouts {
         first_byte: None,
         max: secs(3600),
         long_prompt_tokens: 64_000,
+        learn: config::Learn::default(),
     }
 }
 
