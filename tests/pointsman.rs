@@ -22,6 +22,8 @@ mod failures;
 mod floods;
 #[path = "chapters/keys.rs"]
 mod keys;
+#[path = "chapters/learning.rs"]
+mod learning;
 #[path = "chapters/limits.rs"]
 mod limits;
 #[path = "chapters/lines.rs"]

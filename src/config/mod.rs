@@ -60,7 +60,7 @@ pub use queue::{Queue, Weights};
 pub use routing::{Fallback, Routing};
 pub use server::{Listen, Server};
 pub use telemetry::Telemetry;
-pub use timeouts::Timeouts;
+pub use timeouts::{Learn, Timeouts};
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -24,6 +24,60 @@ pub struct Timeouts {
     pub max: Duration,
     /// A prompt of more tokens than this takes the next longer row of a provider's table.
     pub long_prompt_tokens: u64,
+    /// What the deadlines learn from the calls.
+    pub learn: Learn,
+}
+
+/// `[timeouts.learn]`: what follows for the next call from what calls took.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Learn {
+    /// Whether anything does.
+    pub enabled: bool,
+    /// Calls of a sort that must have gone well before anything follows from how long they took.
+    pub samples: u32,
+    /// Calls are remembered for so long.
+    pub window: Duration,
+    /// A call may take so many times as long as the slowest one did.
+    pub factor: f64,
+    /// No first byte is given up on sooner.
+    pub floor: Duration,
+    /// Sorts of calls (provider, model, operation, kind) that are remembered.
+    pub keys: usize,
+}
+
+impl Learn {
+    fn read(section: &mut Section<'_>) -> Self {
+        let default = Learn::default();
+        Learn {
+            enabled: section.flag("enabled").unwrap_or(default.enabled),
+            samples: section
+                .count("samples", 1..=1_000_000)
+                .unwrap_or(default.samples),
+            window: section
+                .duration("window", secs(1)..=720 * HOUR)
+                .unwrap_or(default.window),
+            factor: section
+                .fraction("factor", 1.0..=100.0)
+                .unwrap_or(default.factor),
+            floor: section
+                .duration("floor", millis(1)..=24 * HOUR)
+                .unwrap_or(default.floor),
+            keys: section.count("keys", 1..=65_536).unwrap_or(default.keys),
+        }
+    }
+}
+
+impl Default for Learn {
+    fn default() -> Self {
+        Learn {
+            enabled: true,
+            samples: 100,
+            window: 24 * HOUR,
+            factor: 3.0,
+            floor: secs(60),
+            keys: 256,
+        }
+    }
 }
 
 impl Timeouts {
@@ -48,6 +102,7 @@ impl Timeouts {
             long_prompt_tokens: section
                 .count("long_prompt_tokens", 1..=100_000_000)
                 .unwrap_or(64_000),
+            learn: section.section("learn", Learn::read),
         };
         timeouts.check(section);
         timeouts
@@ -71,6 +126,11 @@ impl Timeouts {
             );
             section.refuse_pair("connect", key, message);
         }
+    }
+
+    /// The longest deadline of a kind of request.
+    pub fn longest(&self) -> Duration {
+        self.normal.max(self.streaming).max(self.continuation)
     }
 
     /// The shortest deadline of a kind of request.

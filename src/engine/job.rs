@@ -87,7 +87,7 @@ impl JobSpec {
 
     /// A chat that goes where `plan` says, and until when it says.
     pub fn chat(request_id: Arc<str>, plan: &Plan, received: Time) -> Self {
-        let task = ChatTask::new(Arc::clone(&plan.request));
+        let task = ChatTask::of(plan);
         JobSpec {
             provider: Some(Arc::clone(&plan.provider)),
             model: Some(Arc::clone(&plan.model)),

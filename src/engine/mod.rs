@@ -144,10 +144,11 @@ impl Engine {
         let ready = ReadyQueue::new(workers);
         let shell = Shell::new(clock, core, ready, targets, sessions, lifecycle);
         let shell = Arc::new(shell);
+        let planner = Planner::new(config, router, Arc::clone(&shell.clock));
         let threads = Threads::start(&shell, workers)?;
         Ok(Engine {
             shell,
-            planner: Planner::new(config, router),
+            planner,
             session_limits: settings::session_limits(config),
             workers,
             threads: Mutex::new(Some(threads)),

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::job::Alternative;
 use crate::chat::ChatRequest;
+use crate::clock::SharedClock;
 use crate::config::{Config, Model, Provider, Timeouts};
-use crate::providers::{ChosenTimeout, Kind, choose_timeout};
+use crate::providers::{ChosenTimeout, Demand, Kind, Learner, Lesson, Sort, choose_timeout};
 use crate::routing::{ModelInfo, RouteError, Router, Stage};
 
 /// What the caller wants besides an answer.
@@ -36,22 +37,32 @@ pub struct Plan {
     pub timeout: Duration,
     /// The timeout and how it was chosen: `420s (web=true, thinking=true)`.
     pub timeout_text: Arc<str>,
+    /// How long each call may be silent before the answer's first byte, where that was learned.
+    pub first_byte: Option<Duration>,
+    /// Where what its calls take is kept, for those after it.
+    pub lesson: Option<Lesson>,
 }
 
-/// Router and tables of timeouts.
+/// Router, tables of timeouts, and what was learned of them.
 #[derive(Debug)]
 pub(super) struct Planner {
     router: Router,
     timeouts: Timeouts,
     providers: BTreeMap<String, Provider>,
+    /// `None`: nothing is to be learned.
+    learner: Option<Arc<Learner>>,
 }
 
 impl Planner {
-    pub(super) fn new(config: &Config, router: Router) -> Self {
+    pub(super) fn new(config: &Config, router: Router, clock: SharedClock) -> Self {
+        let learn = &config.timeouts.learn;
         Planner {
             router,
             timeouts: config.timeouts.clone(),
             providers: config.providers.clone(),
+            learner: learn
+                .enabled
+                .then(|| Arc::new(Learner::new(learn.clone(), clock))),
         }
     }
 
@@ -61,16 +72,24 @@ impl Planner {
         let fallback = fallback.collect();
         request.model = route.model;
         let known = route.known.as_ref().map(|offered| &offered.model);
-        let timeout = self.timeout(&request, known, &route.provider, ask);
-        let model = request.model.as_str().into();
+        let provider: Arc<str> = route.provider.into();
+        let model: Arc<str> = request.model.as_str().into();
+        let demand = self.demand(&request, known, &provider, ask);
+        let lesson = self.learner.as_ref().map(|learner| {
+            let sort = Sort::new(Arc::clone(&provider), Arc::clone(&model), &demand);
+            learner.lesson(sort)
+        });
+        let timeout = self.timeout(&demand, lesson.as_ref(), &provider, ask);
         Ok(Plan {
             request: Arc::new(request),
-            provider: route.provider.into(),
+            provider,
             model,
             fallback,
             route_reason: route.reason.into(),
             timeout: timeout.value,
             timeout_text: timeout.to_string().into(),
+            first_byte: timeout.first_byte,
+            lesson,
         })
     }
 
@@ -82,20 +101,37 @@ impl Planner {
         self.router.model(name)
     }
 
-    fn timeout(
+    fn demand(
         &self,
         request: &ChatRequest,
         model: Option<&Model>,
         provider: &str,
         ask: &Ask,
-    ) -> ChosenTimeout {
+    ) -> Demand {
         let kind = match (ask.continues, request.stream) {
             (true, _) => Kind::Continuation,
             (false, true) => Kind::Streaming,
             (false, false) => Kind::Normal,
         };
         let provider = &self.providers[provider];
-        let chosen = choose_timeout(request, model, kind, ask.timeout, provider, &self.timeouts);
+        Demand::of(request, model, kind, provider, &self.timeouts)
+    }
+
+    fn timeout(
+        &self,
+        demand: &Demand,
+        lesson: Option<&Lesson>,
+        provider: &str,
+        ask: &Ask,
+    ) -> ChosenTimeout {
+        let provider = &self.providers[provider];
+        let mut chosen = choose_timeout(demand, ask.timeout, provider, &self.timeouts);
+        // What the caller named counts, whatever calls usually take.
+        if let (Some(lesson), None) = (lesson, ask.timeout) {
+            let longest = provider.timeouts.longest().max(self.timeouts.longest());
+            let most = longest.min(self.timeouts.max);
+            chosen = lesson.apply(chosen, demand, most);
+        }
         log::info!("{}", chosen.log_line(&provider.name));
         chosen
     }

@@ -3,13 +3,15 @@
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::job::{CallInfo, Sink};
 use super::learn::Ear;
+use super::plan::Plan;
 use crate::cancel::CancelToken;
 use crate::chat::{ChatRequest, Piece};
 use crate::clock::Time;
-use crate::providers::{Call, CallWatch, ErrorClass, OnPiece, Provider, ProviderError};
+use crate::providers::{Call, CallWatch, ErrorClass, Lesson, OnPiece, Provider, ProviderError};
 
 /// What a job runs.
 pub trait Task: fmt::Debug + Send {
@@ -75,12 +77,40 @@ impl TaskContext<'_> {
 #[derive(Debug)]
 pub struct ChatTask {
     request: Arc<ChatRequest>,
+    /// The provider and the model that it was planned for.
+    planned: Option<(Arc<str>, Arc<str>)>,
+    first_byte: Option<Duration>,
+    lesson: Option<Lesson>,
 }
 
 impl ChatTask {
     /// A task that asks `request`, under whatever name of the model the call is made.
     pub fn new(request: Arc<ChatRequest>) -> Self {
-        ChatTask { request }
+        ChatTask {
+            request,
+            planned: None,
+            first_byte: None,
+            lesson: None,
+        }
+    }
+
+    /// A task that asks what was planned, as patiently as was planned, and keeps what its calls took.
+    pub(super) fn of(plan: &Plan) -> Self {
+        ChatTask {
+            request: Arc::clone(&plan.request),
+            planned: Some((Arc::clone(&plan.provider), Arc::clone(&plan.model))),
+            first_byte: plan.first_byte,
+            lesson: plan.lesson.clone(),
+        }
+    }
+}
+
+impl ChatTask {
+    /// Whether the call goes where it was planned to: what was learned is of that model, and of no other that steps in.
+    fn is_as_planned(&self, call: &CallInfo) -> bool {
+        self.planned.as_ref().is_some_and(|(provider, model)| {
+            call.provider.as_ref() == Some(provider) && call.model.as_ref() == Some(model)
+        })
     }
 }
 
@@ -92,17 +122,27 @@ impl Task for ChatTask {
         {
             Arc::make_mut(&mut self.request).model = model.to_string();
         }
+        let as_planned = self.is_as_planned(context.info);
         let call = Call {
             request: &self.request,
             cancel: context.cancel,
             deadline: context.deadline,
             first_byte_by: context.first_byte_by,
+            first_byte: self.first_byte.filter(|_| as_planned),
             watch: context.watch,
         };
-        context
-            .provider
-            .chat(&call, &mut |piece| context.piece(piece))?;
-        Ok(())
+        let lesson = self.lesson.as_ref().filter(|_| as_planned);
+        let mut timed = lesson.map(Lesson::begin);
+        let result = context.provider.chat(&call, &mut |piece| {
+            if let Some(timed) = &mut timed {
+                timed.hear(&piece);
+            }
+            context.piece(piece)
+        });
+        if let Some(timed) = timed {
+            timed.end(&result);
+        }
+        Ok(result?)
     }
 }
 

@@ -124,6 +124,7 @@ impl Gateway {
         ChosenTimeout {
             value: value.min(timeouts.max),
             reason: reason.into(),
+            first_byte: None,
         }
     }
 }

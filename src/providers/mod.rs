@@ -5,6 +5,7 @@
 //! | `registry.rs` | all providers of a configuration, by name |
 //! | `models.rs` | which models a provider offers: those configured, and those it lists itself |
 //! | `operation.rs`, `prompt.rs` | how long a request may take, and how long its prompt is |
+//! | `learned.rs` | what follows for that from how long calls took |
 //! | `openai.rs` | one call over the OpenAI wire, whoever the provider is |
 //! | `dialect.rs`, `kimi.rs`, `glm.rs` | what each provider does its own way: parameters, web search, errors |
 //! | `search.rs` | web searches that a provider has us echo |
@@ -16,6 +17,7 @@ mod dialect;
 mod embedded;
 mod glm;
 mod kimi;
+mod learned;
 mod models;
 mod openai;
 mod operation;
@@ -27,8 +29,9 @@ mod testing;
 mod transport;
 mod trouble;
 
+pub use learned::{Learner, Lesson, Sort};
 pub use models::{Known, List, Models, Offered};
-pub use operation::{ChosenTimeout, Kind, Operation, choose_timeout};
+pub use operation::{ChosenTimeout, Demand, Kind, Operation, choose_timeout};
 pub use prompt::prompt_tokens;
 pub use registry::Providers;
 pub use transport::PoolStats;
@@ -97,6 +100,9 @@ pub struct Call<'a> {
     pub deadline: Time,
     /// The first byte of the answer has to be in by then, so that somebody else can still be asked.
     pub first_byte_by: Time,
+    /// How long the connection may be silent before the answer's first byte, where that is known to come soon; the
+    /// shorter of it and `timeouts.first_byte` counts.
+    pub first_byte: Option<Duration>,
     /// Told when something happens.
     pub watch: &'a dyn CallWatch,
 }

@@ -204,6 +204,7 @@ impl OpenAi {
             cancel: call.cancel,
             deadline: call.deadline,
             first_byte_by,
+            first_byte: call.first_byte,
             watch: call.watch,
         };
         let sent = match self.transport.post(&post) {

@@ -423,6 +423,7 @@ fn a_cancelled_call_ends_as_cancelled_and_hangs_up() {
         cancel: &cancel,
         deadline: Time::NEVER,
         first_byte_by: Time::NEVER,
+        first_byte: None,
         watch: &Deaf,
     };
     let other = cancel.clone();
@@ -454,6 +455,7 @@ fn nothing_more_is_read_for_one_who_has_had_enough() {
         cancel: &cancel,
         deadline: Time::NEVER,
         first_byte_by: Time::NEVER,
+        first_byte: None,
         watch: &Deaf,
     };
     let mut heard = 0;

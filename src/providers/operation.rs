@@ -6,18 +6,21 @@
 //! | no | the longer of the kind's (`timeouts.normal`, `streaming`, `continuation`) and the row of the provider's table |
 //!
 //! The table has a row for each [`Operation`]. A prompt of more than `timeouts.long_prompt_tokens` takes the next longer
-//! row. How many tokens a prompt has is only guessed: see [`prompt_tokens`].
+//! row. How many tokens a prompt has is only guessed: see [`prompt_tokens`]. What calls really took may change the second
+//! line: see `learned.rs`.
 
 use std::fmt;
 use std::time::Duration;
 
-use crate::chat::ChatRequest;
-use crate::config::{self, Model, OperationTimeouts, Thinking, Timeouts};
+use serde_json::Value;
+
+use crate::chat::{ChatRequest, Content};
+use crate::config::{self, Model, OperationTimeouts, ProviderKind, Thinking, Timeouts};
 
 use super::prompt::prompt_tokens;
 
 /// What a request asks for, as far as it matters for how long it takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Operation {
     /// Whether the web is searched.
     pub web: bool,
@@ -64,7 +67,7 @@ fn thinks(request: &ChatRequest, model: Option<&Model>) -> bool {
 }
 
 /// The kind of a request, whatever its provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// One body.
     Normal,
@@ -94,6 +97,64 @@ impl fmt::Display for Kind {
     }
 }
 
+/// A request, as far as it matters for how long it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand {
+    /// What it asks for.
+    pub operation: Operation,
+    /// Its kind.
+    pub kind: Kind,
+    /// About how many tokens its prompt has.
+    pub tokens: u64,
+    /// Whether those are more than `timeouts.long_prompt_tokens`.
+    pub is_long: bool,
+    /// Whether whoever answers it in good health begins soon: the answer is streamed, the prompt is text of no great
+    /// length, nothing is searched, and the model is one that the configuration knows not to think now.
+    pub speaks_soon: bool,
+}
+
+impl Demand {
+    /// What `request` is at `provider`; `model` is what is known of the model.
+    pub fn of(
+        request: &ChatRequest,
+        model: Option<&Model>,
+        kind: Kind,
+        provider: &config::Provider,
+        timeouts: &Timeouts,
+    ) -> Self {
+        let operation = Operation::of(request, model);
+        let tokens = prompt_tokens(request);
+        let is_long = tokens > timeouts.long_prompt_tokens;
+        // Kimi and GLM are always asked for a stream.
+        let is_streamed = request.stream || provider.kind != ProviderKind::OpenAi;
+        let is_known = || {
+            let mut known = provider.models.iter();
+            known.any(|known| model.is_some_and(|model| model.name == known.name))
+        };
+        let is_plain = operation == Operation::default();
+        let speaks_soon = is_plain && is_streamed && !is_long && is_text(request) && is_known();
+        Demand {
+            operation,
+            kind,
+            tokens,
+            is_long,
+            speaks_soon,
+        }
+    }
+}
+
+/// Whether the prompt has nothing but text: of pictures nobody knows how long they take to send and to look at.
+fn is_text(request: &ChatRequest) -> bool {
+    let contents = request.messages.iter();
+    let mut contents = contents.filter_map(|message| message.content.as_ref());
+    contents.all(|content| match content {
+        Content::Text(_) => true,
+        Content::Parts(parts) => parts
+            .iter()
+            .all(|part| part.get("text").is_some_and(Value::is_string)),
+    })
+}
+
 /// How long a request may take, and why. Its `Display` is made for a header: `420s (web=true, thinking=true)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChosenTimeout {
@@ -101,6 +162,8 @@ pub struct ChosenTimeout {
     pub value: Duration,
     /// In words.
     pub reason: String,
+    /// How long each of its calls may be silent before the answer's first byte, where that is bounded by what was learned.
+    pub first_byte: Option<Duration>,
 }
 
 impl ChosenTimeout {
@@ -112,18 +175,25 @@ impl ChosenTimeout {
 
 impl fmt::Display for ChosenTimeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.value.subsec_nanos() {
-            0 => write!(f, "{}s ({})", self.value.as_secs(), self.reason),
-            _ => write!(f, "{}ms ({})", self.value.as_millis(), self.reason),
+        write!(f, "{} ({})", Length(self.value), self.reason)
+    }
+}
+
+/// A length of time as it stands in headers: whole seconds, else milliseconds.
+pub(super) struct Length(pub(super) Duration);
+
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.subsec_nanos() {
+            0 => write!(f, "{}s", self.0.as_secs()),
+            _ => write!(f, "{}ms", self.0.as_millis()),
         }
     }
 }
 
-/// Chooses how long `request` may take at `provider`; `model` is what is known of the model, `wished` what the caller named.
+/// Chooses how long a request may take at `provider`; `wished` is what the caller named.
 pub fn choose_timeout(
-    request: &ChatRequest,
-    model: Option<&Model>,
-    kind: Kind,
+    demand: &Demand,
     wished: Option<Duration>,
     provider: &config::Provider,
     timeouts: &Timeouts,
@@ -131,17 +201,15 @@ pub fn choose_timeout(
     if let Some(wished) = wished {
         return wish(wished, timeouts.max);
     }
-    let operation = Operation::of(request, model);
-    let mut reason = operation.to_string();
-    let mut row = operation.row(&provider.timeouts);
-    let tokens = prompt_tokens(request);
-    if tokens > timeouts.long_prompt_tokens {
+    let mut reason = demand.operation.to_string();
+    let mut row = demand.operation.row(&provider.timeouts);
+    if demand.is_long {
         row = next_longer(row, &provider.timeouts);
-        reason += &format!(", a prompt of about {tokens} tokens");
+        reason += &format!(", a prompt of about {} tokens", demand.tokens);
     }
-    let least = kind.timeout(timeouts);
+    let least = demand.kind.timeout(timeouts);
     if least > row {
-        reason += &format!(", {kind}");
+        reason += &format!(", {}", demand.kind);
     }
     let value = row.max(least);
     if value > timeouts.max {
@@ -150,6 +218,7 @@ pub fn choose_timeout(
     ChosenTimeout {
         value: value.min(timeouts.max),
         reason,
+        first_byte: None,
     }
 }
 
@@ -162,6 +231,7 @@ fn wish(wished: Duration, max: Duration) -> ChosenTimeout {
     ChosenTimeout {
         value: wished.min(max),
         reason: reason.into(),
+        first_byte: None,
     }
 }
 
@@ -200,7 +270,8 @@ mod tests {
         let kimi = kimi();
         let mut models = kimi.models.iter();
         let model = models.find(|model| model.name == request.model);
-        choose_timeout(request, model, kind, wished, &kimi, &timeouts())
+        let demand = Demand::of(request, model, kind, &kimi, &timeouts());
+        choose_timeout(&demand, wished, &kimi, &timeouts())
     }
 
     fn check(request: &ChatRequest, kind: Kind, expected: &str) {
@@ -233,6 +304,46 @@ mod tests {
         assert!(thinks("k-always", Some(false)) && !thinks("k-never", Some(true)));
         assert!(thinks("some-thinking-model", None) && !thinks("some-model", None));
         assert!(thinks("some-model", Some(true)) && !thinks("some-thinking", Some(false)));
+    }
+
+    #[test]
+    fn only_a_plain_streamed_answer_of_a_known_model_begins_soon() {
+        let soon = |provider: &config::Provider, change: fn(&mut ChatRequest)| {
+            let mut request = ChatRequest::new("k-never").user("x");
+            change(&mut request);
+            let listed = model("listed-only", Thinking::Never);
+            let mut models = provider.models.iter().chain([&listed]);
+            let model = models.find(|model| model.name == request.model);
+            let demand = Demand::of(&request, model, Kind::Normal, provider, &timeouts());
+            demand.speaks_soon
+        };
+        let kimi = kimi();
+        assert!(soon(&kimi, |_| ()));
+        assert!(soon(&kimi, |request| {
+            request.model = "k-default".into();
+            request.thinking = Some(false);
+        }));
+        let slow: [fn(&mut ChatRequest); 6] = [
+            |request| request.model = "k-always".into(),
+            |request| request.model = "k-default".into(),
+            |request| request.model = "listed-only".into(),
+            |request| request.model = "of-nobody".into(),
+            |request| request.web_search = true,
+            |request| *request = request.clone().user("x".repeat(64_001 * 4)),
+        ];
+        for change in slow {
+            assert!(!soon(&kimi, change));
+        }
+        assert!(!soon(&kimi, |request| {
+            let picture = serde_json::json!({"type": "image_url", "image_url": {"url": "data:"}});
+            request.messages[0].content = Some(Content::Parts(vec![picture]));
+        }));
+        // Asked for one body, such a server says nothing until all is written.
+        let openai = config::Provider {
+            kind: ProviderKind::OpenAi,
+            ..kimi
+        };
+        assert!(!soon(&openai, |_| ()) && soon(&openai, |request| request.stream = true));
     }
 
     #[test]

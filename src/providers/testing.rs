@@ -27,6 +27,7 @@ pub(super) fn timeouts() -> Timeouts {
         first_byte: None,
         max: secs(3600),
         long_prompt_tokens: 64_000,
+        learn: config::Learn::default(),
     }
 }
 
@@ -103,6 +104,7 @@ pub(super) fn run_until(
         cancel,
         deadline,
         first_byte_by: Time::NEVER,
+        first_byte: None,
         watch: &Deaf,
     };
     let mut pieces = Vec::new();

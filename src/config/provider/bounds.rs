@@ -91,6 +91,12 @@ impl OperationTimeouts {
         }
     }
 
+    /// The longest row.
+    pub fn longest(&self) -> Duration {
+        let with_search = self.web_search.max(self.web_search_thinking);
+        self.plain.max(self.thinking).max(with_search)
+    }
+
     pub(super) fn read(section: &mut Section<'_>, kind: ProviderKind, shortest: Duration) -> Self {
         let default = Self::default_for(kind, shortest);
         let range = millis(1)..=24 * HOUR;

@@ -197,8 +197,9 @@ impl Stage<'_, '_, '_> {
             (timeouts.idle, ErrorClass::IdleTimeout)
         } else {
             let share = self.call.first_byte_by.until(self.clock.now());
-            let bound = timeouts.first_byte.unwrap_or(Duration::MAX);
-            (bound.min(share), ErrorClass::FirstByteTimeout)
+            let patience = timeouts.first_byte.into_iter().chain(self.call.first_byte);
+            let bound = patience.fold(share, Duration::min);
+            (bound, ErrorClass::FirstByteTimeout)
         };
         match self.wait(bound) {
             Err(error) => error,

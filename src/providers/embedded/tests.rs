@@ -325,6 +325,7 @@ fn nothing_more_is_said_to_one_who_has_had_enough() {
         cancel: &cancel,
         deadline: Time::NEVER,
         first_byte_by: Time::NEVER,
+        first_byte: None,
         watch: &Deaf,
     };
     let mut heard = 0;

@@ -9,7 +9,7 @@
 //! | phase | bound | when it is over |
 //! |---|---|---|
 //! | `Connecting`: lookup, TCP, TLS | `timeouts.connect`, in all | `Connect { timed_out: true }` |
-//! | `Waiting`: sending, and nothing back yet | `timeouts.first_byte`, in all | `FirstByteTimeout` |
+//! | `Waiting`: sending, and nothing back yet | `timeouts.first_byte` or the call's own, in all | `FirstByteTimeout` |
 //! | `Thinking`: the head is in, and no content yet: a model may think for minutes | `timeouts.first_byte`, in all, until the body's first byte; then none | `FirstByteTimeout` |
 //! | `Receiving`: head and content | `timeouts.idle`, anew for every wait | `IdleTimeout` |
 //! | `Finishing`: the answer's end, for the pool's sake | what [`Exchange::finish_by`] says | `IdleTimeout` |
@@ -125,6 +125,12 @@ impl Exchange {
             first_byte_by: until,
             ..self
         }
+    }
+
+    /// The same, whose first byte must come within `first_byte`, if that is the shorter bound.
+    pub(super) fn within(mut self, first_byte: Option<Duration>) -> Self {
+        self.first_byte = shorter(self.first_byte, first_byte);
+        self
     }
 
     /// The exchange's hold on its socket.
@@ -300,6 +306,11 @@ impl Exchange {
     }
 }
 
+/// The shorter of two bounds that may not be there.
+fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).min()
+}
+
 fn timespec(length: Duration) -> Timespec {
     let length = length.min(LONGEST_POLL);
     Timespec {
@@ -375,6 +386,27 @@ mod tests {
             (share, Bound::Deadline),
             "of the last attempt"
         );
+    }
+
+    #[test]
+    fn a_call_may_bound_its_first_byte_more_tightly_and_never_more_loosely() {
+        let until = |configured: Option<u64>, own: Option<u64>| {
+            let clock: SharedClock = Arc::new(ManualClock::new());
+            let timeouts = Timeouts {
+                first_byte: configured.map(Duration::from_secs),
+                ..super::super::tests::timeouts()
+            };
+            let exchange = Exchange::new(&clock, &timeouts, &CancelToken::new(), Time::NEVER)
+                .within(own.map(Duration::from_secs));
+            exchange.stands(false);
+            exchange.until()
+        };
+        let secs = |secs| Time::ZERO + Duration::from_secs(secs);
+        assert_eq!(until(Some(20), Some(5)), secs(5));
+        assert_eq!(until(Some(20), Some(50)), secs(20));
+        assert_eq!(until(Some(20), None), secs(20));
+        assert_eq!(until(None, Some(5)), secs(5));
+        assert_eq!(until(None, None), Time::NEVER);
     }
 
     #[test]

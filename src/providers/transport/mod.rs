@@ -40,6 +40,7 @@ mod tests;
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use ureq::http::request::Builder;
@@ -89,6 +90,8 @@ pub(crate) struct Post<'a> {
     pub(crate) deadline: Time,
     /// The first byte has to be in by then; what `timeouts.first_byte` says may come sooner.
     pub(crate) first_byte_by: Time,
+    /// Until the body's first byte, once the connection stands; the shorter of it and `timeouts.first_byte` counts.
+    pub(crate) first_byte: Option<Duration>,
     /// Told when the connection stands, and when the answer's head is in.
     pub(crate) watch: &'a dyn CallWatch,
 }
@@ -148,7 +151,7 @@ impl Transport {
             .header(CONTENT_TYPE, "application/json")
             .header(CONTENT_LENGTH, post.body.len());
         let body = Some(post.body);
-        let exchange = self.exchange(post.cancel, post.deadline);
+        let exchange = self.exchange(post.cancel, post.deadline, post.first_byte);
         let exchange = exchange.first_byte_by(post.first_byte_by);
         self.run(request, body, exchange, post.watch)
     }
@@ -159,12 +162,8 @@ impl Transport {
     /// Any [`TransportError`].
     pub(crate) fn get(&self, get: &Get<'_>) -> Result<Answer, TransportError> {
         let request = self.request(Method::GET, get.path, get.headers, get.accept)?;
-        let exchange = self.exchange(get.cancel, get.deadline);
+        let exchange = self.exchange(get.cancel, get.deadline, None);
         self.run(request, None, exchange, get.watch)
-    }
-
-    fn exchange(&self, cancel: &CancelToken, deadline: Time) -> Exchange {
-        Exchange::new(&self.clock, &self.timeouts, cancel, deadline)
     }
 
     /// What the pool holds and has done.
@@ -199,6 +198,15 @@ impl Transport {
             request = request.header(*name, *value);
         }
         Ok(request)
+    }
+
+    fn exchange(
+        &self,
+        cancel: &CancelToken,
+        deadline: Time,
+        first_byte: Option<Duration>,
+    ) -> Exchange {
+        Exchange::new(&self.clock, &self.timeouts, cancel, deadline).within(first_byte)
     }
 
     fn run(

@@ -31,6 +31,7 @@ pub(super) fn timeouts() -> Timeouts {
         first_byte: Some(Duration::from_secs(20)),
         max: Duration::from_secs(3600),
         long_prompt_tokens: 65_536,
+        learn: crate::config::Learn::default(),
     }
 }
 
@@ -118,6 +119,7 @@ impl Caller {
             cancel,
             deadline,
             first_byte_by: Time::NEVER,
+            first_byte: None,
             watch: &self.watch,
         })
     }
