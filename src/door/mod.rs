@@ -23,7 +23,8 @@
 //!    write harms its own exchange only.
 //! 3. A request that can be read in two ways is refused and its connection closed.
 //! 4. An answer that was not finished never looks finished.
-//! 5. No error of a client, of `accept` or of a handler ends a thread of the door.
+//! 5. A handler may stay after its client has left; when the door closes it is told to come back ([`Handler::let_go`]).
+//! 6. No error of a client, of `accept` or of a handler ends a thread of the door.
 //!
 //! On a kept-alive connection a small request costs one `recv`, one parse and one `sendmsg`, and no hand-off
 //! between threads but those that the handler makes.
@@ -105,6 +106,10 @@ pub trait Handler: fmt::Debug + Send + Sync {
     /// while another thread answers. When it returns the exchange is over: without an answer the client gets a
     /// 500, with half an answer a broken stream.
     fn handle(&self, request: Request, exchange: &Exchange);
+
+    /// Every connection is about to be shut: a handler that stays after its client has left, for whatever it still has to
+    /// do, comes back now. Must not block.
+    fn let_go(&self) {}
 
     /// Shapes an error that the door decided; see the module's story for the statuses. `head` is the request's where it
     /// was read. Must not block.
@@ -261,6 +266,7 @@ impl Door {
         join(self.acceptor.take());
         self.quiesce();
         shared.await_turns(shared.clock.now() + grace);
+        shared.guarded(|| shared.handler.let_go());
         // Whoever comes out of parking from here on finds the crew closed.
         shared.crew.close();
         shared.parking.close();
