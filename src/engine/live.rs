@@ -69,6 +69,7 @@ impl LiveJob {
             session: spec.owner.session().cloned(),
             provider: spec.provider.clone(),
             model: spec.model.clone(),
+            joined: None,
         });
         LiveJob {
             id,

@@ -61,7 +61,7 @@ use self::ready::ReadyQueue;
 use self::sessions::{Seat, SessionTable};
 use self::shell::{Shell, Target};
 use self::task::Nobody;
-use crate::admission::{Core, Event, Submission, TargetId};
+use crate::admission::{Core, Event, JobId, Submission, TargetId};
 use crate::cancel::CancelReason;
 use crate::chat::ChatRequest;
 use crate::clock::{SharedClock, Time};
@@ -79,6 +79,7 @@ pub use job::{
     Speaker, Verdict,
 };
 pub use plan::{Ask, Plan};
+pub use report::last_step;
 pub use snapshot::{RequestView, Snapshot};
 pub use task::{ChatTask, FnTask, Task, TaskContext, TaskError};
 
@@ -179,7 +180,8 @@ impl Engine {
         let target = found.ok_or_else(|| {
             UnknownProvider(spec.provider.as_deref().unwrap_or_default().to_owned())
         })?;
-        let id = shell.next_job();
+        let is_on_record = spec.number.is_some();
+        let id = spec.number.map_or_else(|| shell.next_job(), JobId);
         let seat = Seat::take(&shell.sessions, &spec.owner, &shell.clock);
         let submission = Submission {
             job: id,
@@ -199,7 +201,9 @@ impl Engine {
             seat,
             Arc::clone(&shell.clock),
         ));
-        report::received(shell, &job);
+        if !is_on_record {
+            report::received(shell, &job);
+        }
         shell.submit(&job, submission);
         let handle = JobHandle {
             shell: Arc::downgrade(shell),
@@ -211,6 +215,11 @@ impl Engine {
             .job
             .listen(&cancel, move |reason| canceller.cancel(reason));
         Ok(handle)
+    }
+
+    /// The number of a request that is not a job yet, and may never be one: no job and no other request has it.
+    pub fn number(&self) -> u64 {
+        self.shell.next_job().0
     }
 
     /// Whether this thread is one of the workers: a wait for a job on it could be a wait for itself.
