@@ -30,6 +30,8 @@ mod lines;
 mod live;
 #[path = "chapters/models.rs"]
 mod models;
+#[path = "chapters/resends.rs"]
+mod resends;
 #[path = "chapters/silence.rs"]
 mod silence;
 #[path = "chapters/stopping.rs"]

@@ -143,7 +143,7 @@ pub trait Handler: fmt::Debug + Send + Sync {
 /// #         listen: Listen::Tcp("127.0.0.1:0".into()), max_connections: 8, operation_connections: 2,
 /// #         max_head: 16384, max_headers: 100, max_body: 65536, max_body_total: 65536, json_depth: 8,
 /// #         head_timeout: second, body_timeout: second, idle_timeout: second, park_after: second,
-/// #         write_timeout: second, stream_keepalive: second, drain: second,
+/// #         write_timeout: second, stream_keepalive: second, resend_grace: second, drain: second,
 /// #     }
 /// # }
 /// let door = Door::open(&config(), SystemClock::shared(), Arc::new(Hello))?;
