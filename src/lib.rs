@@ -57,7 +57,7 @@
 //! | [`providers`] | those who answer, and the transport to them |
 //! | [`routing`] | from the name of a model to where the call goes |
 //! | [`engine`] | workers, watchdog and jobs around the core |
-//! | [`http`] | the API: routes, errors, status codes |
+//! | [`http`] | the API: routes, errors, status codes; resends that join a running call |
 //! | [`gateway`] | all of it as one value: built bottom-up, stopped top-down |
 //! | [`loadtest`] | load on a running server, and what became of it. A client: never sees the engine |
 //! | [`cli`] | the program |

@@ -43,6 +43,8 @@ pub struct Server {
     pub write_timeout: Duration,
     /// A stream that has nothing to say says a comment this often.
     pub stream_keepalive: Duration,
+    /// A call that can be joined outlives its client by so long; zero: no call can be joined.
+    pub resend_grace: Duration,
     /// From the word to stop until the end.
     pub drain: Duration,
 }
@@ -90,6 +92,9 @@ impl Server {
             stream_keepalive: section
                 .duration("stream_keepalive", millis(100)..=HOUR)
                 .unwrap_or(secs(15)),
+            resend_grace: section
+                .duration("resend_grace", Duration::ZERO..=secs(60))
+                .unwrap_or(secs(2)),
             drain: section
                 .duration("drain", Duration::ZERO..=24 * HOUR)
                 .unwrap_or(secs(30)),

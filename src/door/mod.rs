@@ -23,7 +23,8 @@
 //!    write harms its own exchange only.
 //! 3. A request that can be read in two ways is refused and its connection closed.
 //! 4. An answer that was not finished never looks finished.
-//! 5. No error of a client, of `accept` or of a handler ends a thread of the door.
+//! 5. A handler may stay after its client has left; when the door closes it is told to come back ([`Handler::let_go`]).
+//! 6. No error of a client, of `accept` or of a handler ends a thread of the door.
 //!
 //! On a kept-alive connection a small request costs one `recv`, one parse and one `sendmsg`, and no hand-off
 //! between threads but those that the handler makes.
@@ -106,6 +107,10 @@ pub trait Handler: fmt::Debug + Send + Sync {
     /// 500, with half an answer a broken stream.
     fn handle(&self, request: Request, exchange: &Exchange);
 
+    /// Every connection is about to be shut: a handler that stays after its client has left, for whatever it still has to
+    /// do, comes back now. Must not block.
+    fn let_go(&self) {}
+
     /// Shapes an error that the door decided; see the module's story for the statuses. `head` is the request's where it
     /// was read. Must not block.
     fn framing_error(&self, status: u16, message: &str, head: Option<&Head>) -> Response {
@@ -138,7 +143,7 @@ pub trait Handler: fmt::Debug + Send + Sync {
 /// #         listen: Listen::Tcp("127.0.0.1:0".into()), max_connections: 8, operation_connections: 2,
 /// #         max_head: 16384, max_headers: 100, max_body: 65536, max_body_total: 65536, json_depth: 8,
 /// #         head_timeout: second, body_timeout: second, idle_timeout: second, park_after: second,
-/// #         write_timeout: second, stream_keepalive: second, drain: second,
+/// #         write_timeout: second, stream_keepalive: second, resend_grace: second, drain: second,
 /// #     }
 /// # }
 /// let door = Door::open(&config(), SystemClock::shared(), Arc::new(Hello))?;
@@ -261,6 +266,7 @@ impl Door {
         join(self.acceptor.take());
         self.quiesce();
         shared.await_turns(shared.clock.now() + grace);
+        shared.guarded(|| shared.handler.let_go());
         // Whoever comes out of parking from here on finds the crew closed.
         shared.crew.close();
         shared.parking.close();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::job::JobEnd;
+use super::job::{JobEnd, Phase};
 use super::live::LiveJob;
 use super::shell::Shell;
 use crate::admission::Event;
@@ -35,6 +35,16 @@ impl JobHandle {
     /// Waits for the end, at most `timeout`; `None` if it has not come by then.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<JobEnd> {
         self.job.wait(&self.clock, self.clock.now() + timeout)
+    }
+
+    /// The number of the job, which no other has.
+    pub fn number(&self) -> u64 {
+        self.job.id.0
+    }
+
+    /// How far it has come.
+    pub fn phase(&self) -> Phase {
+        self.job.moments.phase()
     }
 
     /// Whether this thread is one of the engine's workers: a wait on it could be a wait for itself.

@@ -42,6 +42,8 @@ pub struct JobSpec {
     pub fallback: Vec<Alternative>,
     /// The id that the caller and the log know it by.
     pub request_id: Arc<str>,
+    /// The number that [`Engine::number`](super::Engine::number) gave it, where its receipt is on record already.
+    pub number: Option<u64>,
     /// Whose job it is.
     pub owner: Owner,
     /// How urgent it is.
@@ -74,6 +76,7 @@ impl JobSpec {
             model: None,
             fallback: Vec::new(),
             request_id,
+            number: None,
             owner: Owner::Anonymous("".into()),
             priority: Priority::default(),
             received,

@@ -88,6 +88,7 @@ pub use job::{
 };
 pub use plan::{Ask, Plan};
 pub use pools::ProbeEnd;
+pub use report::last_step;
 pub use snapshot::{RequestView, Snapshot};
 pub use task::{ChatTask, FnTask, Task, TaskContext, TaskError};
 
@@ -182,7 +183,8 @@ impl Engine {
     /// [`UnknownProvider`] if `spec.provider` or one of `spec.fallback` was not among those that the engine was started with.
     pub fn submit(&self, spec: JobSpec) -> Result<JobHandle, UnknownProvider> {
         let shell = &self.shell;
-        let id = shell.next_job();
+        let is_on_record = spec.number.is_some();
+        let id = spec.number.map_or_else(|| shell.next_job(), JobId);
         let legs = self.legs(id, &spec)?;
         let seat = Seat::take(&shell.sessions, &spec.owner, &shell.clock);
         let submission = Submission {
@@ -197,7 +199,9 @@ impl Engine {
         };
         let cancel = spec.cancel.clone();
         let job = Arc::new(LiveJob::new(id, spec, legs, seat, Arc::clone(&shell.clock)));
-        report::received(shell, &job);
+        if !is_on_record {
+            report::received(shell, &job);
+        }
         shell.submit(&job, submission);
         let handle = JobHandle {
             shell: Arc::downgrade(shell),
@@ -228,6 +232,7 @@ impl Engine {
                     session: spec.owner.session().cloned(),
                     provider: provider.cloned(),
                     model: model.cloned(),
+                    joined: None,
                 }),
             })
         };
@@ -235,6 +240,11 @@ impl Engine {
         let rest = spec.fallback.iter();
         let rest = rest.map(|other| leg(Some(&other.provider), Some(&other.model)));
         std::iter::once(first).chain(rest).collect()
+    }
+
+    /// The number of a request that is not a job yet, and may never be one: no job and no other request has it.
+    pub fn number(&self) -> u64 {
+        self.shell.next_job().0
     }
 
     /// Whether this thread is one of the workers: a wait for a job on it could be a wait for itself.

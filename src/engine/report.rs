@@ -77,7 +77,8 @@ pub(super) fn ended(shell: &Shell, job: &LiveJob, seq: u64, end: &JobEnd, now: T
     line.log();
 }
 
-fn last_step(verdict: &Verdict) -> Step {
+/// The step that says how a request ended.
+pub fn last_step(verdict: &Verdict) -> Step {
     match verdict {
         Verdict::Completed => Step::Completed,
         Verdict::Failed(_) | Verdict::Erred(_) | Verdict::Panicked(_) => Step::Error,

@@ -5,10 +5,20 @@ use std::sync::Arc;
 use super::error::ApiError;
 use super::meta::Meta;
 use super::options::Options;
+use super::resend::{Asked, Ear, Entered, Guest, Manner, Sent, SharedCall, Stay};
 use super::sink::{AnswerForm, ChatSink};
 use super::{Api, Visit};
-use crate::engine::{Ask, JobSpec, Owner};
+use crate::engine::{Ask, JobHandle, JobSpec, Owner, Plan, Sink};
 use crate::wire::parse_request_within;
+
+/// A chat that is understood: where it goes, and whose it is.
+struct Order {
+    plan: Plan,
+    asked: Asked,
+    /// As the answer names it.
+    session_id: String,
+    bytes: usize,
+}
 
 impl Api {
     /// Reads the request, finds out where it goes and until when, and stays with the client until it is answered.
@@ -26,12 +36,15 @@ impl Api {
         let caller = visit.caller;
         let headers = &visit.request.head.headers;
         let options = Options::read(headers, &parsed.options, caller.priority())?;
+        let session_id = options.session_id(visit.request_id);
+        let owner = Owner::of(caller.key(), options.session);
         let chat = parsed.chat;
-        let form = match chat.stream {
-            true => AnswerForm::Stream {
-                include_usage: chat.include_usage,
-            },
-            false => AnswerForm::Whole,
+        let (form, sent) = match chat.stream {
+            true => {
+                let include_usage = chat.include_usage;
+                (AnswerForm::Stream { include_usage }, None)
+            }
+            false => (AnswerForm::Whole, self.resends.read(headers, &owner, body)?),
         };
         let continues = parsed.options.continuation_id.is_some();
         let plan = self.engine.plan(
@@ -42,31 +55,130 @@ impl Api {
             },
         )?;
         let received = visit.request.received;
-        let spec = JobSpec::chat(Arc::clone(visit.request_id), &plan, received);
-        let meta = Meta::new(
-            Arc::clone(visit.request_id),
-            options.session_id(visit.request_id),
+        let asked = Asked {
+            owner,
+            priority: options.priority,
+            received,
+            deadline: received + plan.timeout,
+        };
+        let order = Order {
             plan,
-        );
-        let clock = Arc::clone(&self.clock);
+            asked,
+            session_id,
+            bytes: body.len(),
+        };
+        match sent {
+            Some(sent) => self.share(visit, &sent, &order)?,
+            None => self.answer(visit, form, order)?,
+        }
+        drop(room);
+        Ok(())
+    }
+
+    /// A call of its own, which nobody can join.
+    fn answer(&self, visit: &Visit<'_>, form: AnswerForm, order: Order) -> Result<(), ApiError> {
         let sink = ChatSink::new(
             visit.exchange.clone(),
-            clock,
-            meta,
+            Arc::clone(&self.clock),
+            self.meta(visit, &order),
             form,
             self.server.stream_keepalive,
         );
-        let job = self.engine.submit(JobSpec {
-            owner: Owner::of(caller.key(), options.session),
-            priority: options.priority,
-            sink: sink.clone(),
-            bytes: visit.request.body.len(),
-            ..spec
-        });
-        let job = job.map_err(|error| ApiError::internal(error.to_string()))?;
+        let job = self.submit(visit, &order, sink.clone(), None);
+        let job = job.map_err(ApiError::internal)?;
         sink.attend(&job, self.server.write_timeout);
-        drop(room);
         Ok(())
+    }
+
+    /// A call that others can join, or that of another.
+    fn share(&self, visit: &Visit<'_>, sent: &Sent, order: &Order) -> Result<(), ApiError> {
+        let reserve = |bytes| visit.request.reserve(bytes);
+        let manner = Manner {
+            write_timeout: self.server.write_timeout,
+            reserve: &reserve,
+        };
+        // Given with the first call that it joins.
+        let mut number = None;
+        loop {
+            let first = || self.ear(visit, self.meta(visit, order), None);
+            let own_number = number.unwrap_or_else(|| self.engine.number());
+            let joiner = |call: &SharedCall| self.joiner(visit, order, call, own_number);
+            match self.resends.enter(sent, first, joiner)? {
+                Entered::First(call, ear) => {
+                    let sink: Arc<dyn Sink> = Arc::clone(&call) as _;
+                    match self.submit(visit, order, sink, number) {
+                        Ok(job) => call.set_job(job),
+                        Err(why) => call.fail(why),
+                    }
+                    ear.stay(&call, &manner);
+                    return Ok(());
+                }
+                Entered::Joined(call, ear) => {
+                    self.begin_story(&ear, number);
+                    if ear.stay(&call, &manner) == Stay::Over {
+                        return Ok(());
+                    }
+                    number = Some(own_number);
+                }
+                Entered::Kept(ear, ended) => {
+                    self.begin_story(&ear, number);
+                    ear.tell(&ended);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Puts on record that a joiner was received, unless it has been before, and that it has joined.
+    fn begin_story(&self, ear: &Ear, known: Option<u64>) {
+        if let Some(guest) = ear.guest() {
+            if known.is_none() {
+                guest.receive();
+            }
+            guest.join(self.clock.now());
+        }
+    }
+
+    fn joiner(&self, visit: &Visit<'_>, order: &Order, call: &SharedCall, number: u64) -> Ear {
+        let (id, asked) = (visit.request_id, order.asked.clone());
+        let meta = call.meta().shared_by(
+            Arc::clone(id),
+            order.session_id.clone(),
+            Arc::clone(&order.plan.timeout_text),
+        );
+        let guest = Guest::new(asked, id, number, call, &self.lifecycle);
+        self.ear(visit, meta, Some(guest))
+    }
+
+    fn ear(&self, visit: &Visit<'_>, meta: Meta, guest: Option<Guest>) -> Ear {
+        let clock = Arc::clone(&self.clock);
+        Ear::new(visit.exchange.clone(), clock, meta, guest)
+    }
+
+    fn meta(&self, visit: &Visit<'_>, order: &Order) -> Meta {
+        let id = Arc::clone(visit.request_id);
+        Meta::new(id, order.session_id.clone(), order.plan.clone())
+    }
+
+    /// Makes it a job; under this number if it has one.
+    fn submit(
+        &self,
+        visit: &Visit<'_>,
+        order: &Order,
+        sink: Arc<dyn Sink>,
+        number: Option<u64>,
+    ) -> Result<JobHandle, String> {
+        let id = Arc::clone(visit.request_id);
+        let asked = &order.asked;
+        let job = self.engine.submit(JobSpec {
+            number,
+            owner: asked.owner.clone(),
+            priority: asked.priority,
+            sink,
+            bytes: order.bytes,
+            ..JobSpec::chat(id, &order.plan, asked.received)
+        });
+        job.map_err(|error| error.to_string())
     }
 
     /// Why a request that takes so many bytes of memory is not read.

@@ -92,6 +92,15 @@ impl ApiError {
         }
     }
 
+    /// A key that stands for another request of the same session.
+    pub(super) fn idempotency_key_reused(key: &str, request_id: &str) -> Self {
+        let message = format!(
+            "the header Idempotency-Key is {key:?}, and another body came under it: that of the request {request_id}, whose \
+             call is not over; accepted: the same body, to join that call, or another key"
+        );
+        ApiError::new(422, Fault::Caller, "idempotency_key_reused", message).never()
+    }
+
     /// The host or the origin is not ours.
     pub(super) fn forbidden(message: impl Into<String>) -> Self {
         ApiError::new(403, Fault::Caller, "forbidden", message)

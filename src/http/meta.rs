@@ -8,10 +8,12 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::error::ApiError;
 use super::status::PhaseSeconds;
-use crate::chat::Piece;
-use crate::door::Headers;
+use crate::chat::{ChatReply, Piece};
+use crate::door::{Headers, Response};
 use crate::engine::{CallInfo, JobEnd, Phases, Plan};
+use crate::wire::reply_json;
 
 /// What is known of a request from its plan, and of its call once there is one.
 #[derive(Debug)]
@@ -19,7 +21,10 @@ pub(super) struct Meta {
     pub(super) request_id: Arc<str>,
     session_id: String,
     plan: Plan,
-    told: Mutex<Told>,
+    /// The request whose call it shares.
+    joined: Option<Arc<str>>,
+    /// Shared by all who share the call.
+    told: Arc<Mutex<Told>>,
 }
 
 /// What the call told so far.
@@ -39,8 +44,48 @@ impl Meta {
             request_id,
             session_id,
             plan,
-            told: Mutex::default(),
+            joined: None,
+            told: Arc::default(),
         }
+    }
+
+    /// What is known of another request that shares this one's call: the call is the same, its deadline is its own.
+    pub(super) fn shared_by(
+        &self,
+        request_id: Arc<str>,
+        session_id: String,
+        timeout_text: Arc<str>,
+    ) -> Self {
+        Meta {
+            request_id,
+            session_id,
+            plan: Plan {
+                timeout_text,
+                ..self.plan.clone()
+            },
+            joined: Some(Arc::clone(&self.request_id)),
+            told: Arc::clone(&self.told),
+        }
+    }
+
+    /// Where its call goes, and until when.
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// A whole answer.
+    pub(super) fn whole(&self, end: &JobEnd, reply: &ChatReply) -> Response {
+        let body = self.describe(Some(end), |ours| reply_json(reply, Some(ours)));
+        let mut response = Response::new(200).with_body("application/json", body);
+        self.add_headers(Some(end), &mut response.headers);
+        response
+    }
+
+    /// An error in place of an answer.
+    pub(super) fn refusal(&self, end: &JobEnd, error: &ApiError) -> Response {
+        let mut response = error.response(Some(&self.object(Some(end))));
+        self.add_headers(Some(end), &mut response.headers);
+        response
     }
 
     /// A call begins.
@@ -70,6 +115,9 @@ impl Meta {
         headers.add("X-Model", self.model(&told));
         headers.add("X-Attempts", told.attempts);
         headers.add("X-Timeout", &self.plan.timeout_text);
+        if let Some(joined) = &self.joined {
+            headers.add("X-Joined", joined);
+        }
         if !told.dropped.is_empty() {
             headers.add("X-Dropped-Params", told.dropped.join(", "));
         }
@@ -111,6 +159,7 @@ impl Meta {
             attempts: told.attempts,
             timeout: &plan.timeout_text,
             fallback_from: stepped_in.then(|| format!("{}/{}", plan.provider, plan.model)),
+            joined: self.joined.as_deref(),
             dropped_params: &told.dropped,
             phases: end.map(|end| PhaseSeconds::from(&end.phases)),
         })
@@ -130,6 +179,8 @@ pub(super) struct Object<'a> {
     /// Who was meant, where somebody else stepped in.
     #[serde(skip_serializing_if = "Option::is_none")]
     fallback_from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    joined: Option<&'a str>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     dropped_params: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -2,7 +2,7 @@
 //!
 //! A request comes from the [`door`](crate::door) on a thread of its connection. It is checked (host, origin, key, route),
 //! given an id, and answered by the route's function; see `routes.rs` for the table. A chat becomes a job of the
-//! engine whose sink (`sink.rs`) writes the answer from the worker's thread, while the connection's thread
+//! engine whose sink (`sink.rs`; `resend/` for calls that others can join) writes the answer from the worker's thread, while the connection's thread
 //! stays with the client: it notices that the client leaves, and tells it the verdicts of others.
 //!
 //! This folder is the only place that knows our status codes (the door has those of framing), and that decides which
@@ -16,6 +16,7 @@ mod meta;
 mod models;
 mod options;
 mod pools;
+mod resend;
 mod routes;
 mod sink;
 mod status;
@@ -30,6 +31,7 @@ use serde_json::{Value, json};
 use self::error::ApiError;
 use self::guard::Guard;
 use self::keys::{Caller, Keyring};
+use self::resend::Resends;
 use self::routes::Route;
 use crate::clock::{SharedClock, Time};
 use crate::config::{Config, Profile, Server};
@@ -45,6 +47,7 @@ pub struct Api {
     server: Server,
     guard: Guard,
     keyring: Keyring,
+    resends: Arc<Resends>,
     profile: Profile,
     /// Providers that can't be called, and what to do about it.
     missing_keys: BTreeMap<String, String>,
@@ -69,12 +72,14 @@ impl Api {
         if !config.access.keys.is_empty() {
             log::info!("requests need one of the API keys: {keyring}");
         }
+        let resends = Resends::new(config.server.resend_grace, Arc::clone(&clock));
         Api {
             engine,
             lifecycle,
             server: config.server.clone(),
             guard: Guard::new(&config.access, &config.server.listen),
             keyring,
+            resends: Arc::new(resends),
             profile: config.profile,
             missing_keys: missing.collect(),
             started: clock.now(),
@@ -135,6 +140,10 @@ impl Handler for Api {
         if let Err(error) = self.serve(&request, exchange, &id) {
             send(exchange, &id, refusal(&error, &id));
         }
+    }
+
+    fn let_go(&self) {
+        self.resends.close();
     }
 
     fn framing_error(&self, status: u16, message: &str, head: Option<&Head>) -> Response {

@@ -19,9 +19,9 @@ use super::meta::Meta;
 use crate::cancel::CancelReason;
 use crate::chat::{Piece, ReplyBuilder};
 use crate::clock::{SharedClock, Time};
-use crate::door::{Exchange, Headers, Progress, Response, Wake};
+use crate::door::{Exchange, Headers, Progress, Wake};
 use crate::engine::{CallInfo, JobEnd, JobHandle, Sink, SinkGone, Speaker, Verdict};
-use crate::wire::{StreamEncoder, comment, reply_json};
+use crate::wire::{StreamEncoder, comment};
 
 /// How long a verdict of another waits for a worker that is in the middle of a piece.
 const PATIENCE: Duration = Duration::from_millis(10);
@@ -137,7 +137,7 @@ impl ChatSink {
         let spoken = match ApiError::of_verdict(&end.verdict) {
             None => self.finish_well(speech, end),
             Some(error) if self.exchange.progress() == Progress::Unsent => {
-                self.exchange.reply(self.refuse(&error, end))
+                self.exchange.reply(self.meta.refusal(end, &error))
             }
             Some(error) => self.break_off(&error, end),
         };
@@ -153,12 +153,7 @@ impl ChatSink {
         match &mut speech.form {
             Form::Whole(builder) => {
                 let reply = std::mem::take(builder).finish();
-                let body = self
-                    .meta
-                    .describe(Some(end), |ours| reply_json(&reply, Some(ours)));
-                let mut response = Response::new(200).with_body("application/json", body);
-                self.meta.add_headers(Some(end), &mut response.headers);
-                self.exchange.reply(response)
+                self.exchange.reply(self.meta.whole(end, &reply))
             }
             Form::Stream(encoder) => {
                 let mut text = Vec::new();
@@ -167,13 +162,6 @@ impl ChatSink {
                 self.exchange.finish()
             }
         }
-    }
-
-    /// An error in place of an answer.
-    fn refuse(&self, error: &ApiError, end: &JobEnd) -> Response {
-        let mut response = error.response(Some(&self.meta.object(Some(end))));
-        self.meta.add_headers(Some(end), &mut response.headers);
-        response
     }
 
     /// An error after the answer began: an error event, and then no proper end.

@@ -83,7 +83,7 @@ impl Api {
 
     /// `GET /api/requests`: the caller's requests that have not ended, oldest first.
     pub(super) fn requests(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
-        let active: Vec<Value> = self.active(visit).iter().map(request).collect();
+        let active: Vec<Value> = self.active(visit).iter().map(Active::json).collect();
         visit.json(200, &json!({ "active": active }))
     }
 
@@ -98,9 +98,9 @@ impl Api {
         let active = self.active(visit);
         let story = |events: &[Event]| {
             let job = events.first().map(|event| event.subject.job);
-            let active = active.iter().find(|view| Some(view.job) == job);
+            let active = active.iter().find(|active| Some(active.view.job) == job);
             let steps: Vec<Value> = events.iter().map(|event| step(event, now)).collect();
-            json!({ "request_id": id, "steps": steps, "active": active.map(request) })
+            json!({ "request_id": id, "steps": steps, "active": active.map(Active::json) })
         };
         let mut stories: Vec<Value> = events
             .chunk_by(|one, next| one.subject.job == next.subject.job)
@@ -115,12 +115,12 @@ impl Api {
         visit.json(200, &latest)
     }
 
-    /// `DELETE /api/requests/{id}`: ends the caller's requests of this id, in line or in their calls.
+    /// `DELETE /api/requests/{id}`: ends the caller's requests of this id, in line or in their calls, with all who share
+    /// these; and those who share another's, which goes on while somebody waits for it.
     pub(super) fn cancel(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
         let meant = |owner: &Owner| visit.caller.owns(owner);
-        let count = self
-            .engine
-            .cancel(visit.rest(), meant, CancelReason::Requested);
+        let (id, reason) = (visit.rest(), CancelReason::Requested);
+        let count = self.engine.cancel(id, meant, reason) + self.resends.cancel(id, meant, reason);
         if count == 0 {
             return Err(ApiError::not_found(format!(
                 "no request {:?} is active",
@@ -134,9 +134,26 @@ impl Api {
     }
 
     /// The requests that have not ended and that the caller may see.
-    fn active(&self, visit: &Visit<'_>) -> Vec<RequestView> {
-        let mut active = self.engine.requests();
-        active.retain(|view| visit.caller.owns(&view.owner));
+    fn active(&self, visit: &Visit<'_>) -> Vec<Active> {
+        let attendance = self.resends.attendance();
+        let of_job = |view: RequestView| Active {
+            clients: attendance.get(&view.job).copied(),
+            joined: None,
+            view,
+        };
+        let mut active: Vec<Active> = self.engine.requests().into_iter().map(of_job).collect();
+        let now = self.clock.now();
+        let joiners = self.resends.joiners();
+        active.extend(joiners.iter().filter_map(|(call, ear)| {
+            let guest = ear.guest()?;
+            Some(Active {
+                view: guest.view(call, now),
+                joined: guest.joined().cloned(),
+                clients: None,
+            })
+        }));
+        active.sort_by_key(|active| std::cmp::Reverse(active.view.age));
+        active.retain(|active| visit.caller.owns(&active.view.owner));
         active
     }
 
@@ -210,28 +227,45 @@ fn step(event: &Event, now: Time) -> Value {
         "session": event.subject.session.as_deref(),
         "provider": event.subject.provider.as_deref(),
         "model": event.subject.model.as_deref(),
+        "joined": event.subject.joined.as_deref(),
     })
 }
 
-fn request(view: &RequestView) -> Value {
-    json!({
-        "request_id": &*view.request_id,
-        "key": view.owner.key().map(|key| &**key),
-        "session_id": view.owner.session().map(|name| &**name),
-        "priority": view.priority.to_string(),
-        "provider": view.provider.as_deref(),
-        "model": view.model.as_deref(),
-        "state": match view.phase {
-            Phase::Queue => "IDLE",
-            Phase::BackOff => "RETRYING",
-            Phase::Connect | Phase::FirstByte | Phase::Body => "PROCESSING",
-        },
-        "phase": view.phase.to_string(),
-        "attempt": view.call.as_ref().map_or(0, |call| call.attempt),
-        "age_s": seconds(view.age),
-        "deadline_in_s": seconds(view.left),
-        "phases": PhaseSeconds::from(&view.phases),
-    })
+/// A request that has not ended.
+struct Active {
+    view: RequestView,
+    /// The request whose call it shares.
+    joined: Option<Arc<str>>,
+    /// How many clients wait for a call that can be joined.
+    clients: Option<usize>,
+}
+
+impl Active {
+    fn json(&self) -> Value {
+        let view = &self.view;
+        let state = match (&self.joined, view.phase) {
+            (Some(_), _) => "JOINED",
+            (None, Phase::Queue) => "IDLE",
+            (None, Phase::BackOff) => "RETRYING",
+            (None, Phase::Connect | Phase::FirstByte | Phase::Body) => "PROCESSING",
+        };
+        json!({
+            "request_id": &*view.request_id,
+            "key": view.owner.key().map(|key| &**key),
+            "session_id": view.owner.session().map(|name| &**name),
+            "priority": view.priority.to_string(),
+            "provider": view.provider.as_deref(),
+            "model": view.model.as_deref(),
+            "state": state,
+            "joined": self.joined.as_deref(),
+            "clients": self.clients,
+            "phase": view.phase.to_string(),
+            "attempt": view.call.as_ref().map_or(0, |call| call.attempt),
+            "age_s": seconds(view.age),
+            "deadline_in_s": seconds(view.left),
+            "phases": PhaseSeconds::from(&view.phases),
+        })
+    }
 }
 
 /// Seconds to the millisecond.

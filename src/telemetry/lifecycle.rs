@@ -41,6 +41,8 @@ const PREALLOCATED: usize = 16_384;
 pub enum Step {
     /// Its head was read.
     Received,
+    /// It shares the call of another request, which runs already: it takes no slot.
+    Joined,
     /// It waits in line, holding nothing.
     Queued,
     /// Its turn came: all of its slots were taken together.
@@ -69,8 +71,9 @@ pub enum Step {
 
 impl Step {
     /// All, in order.
-    pub const ALL: [Step; 13] = [
+    pub const ALL: [Step; 14] = [
         Step::Received,
+        Step::Joined,
         Step::Queued,
         Step::Dequeued,
         Step::SessionAllocated,
@@ -89,6 +92,7 @@ impl Step {
     pub const fn name(self) -> &'static str {
         match self {
             Step::Received => "RECEIVED",
+            Step::Joined => "JOINED",
             Step::Queued => "QUEUED",
             Step::Dequeued => "DEQUEUED",
             Step::SessionAllocated => "SESSION_ALLOCATED",
@@ -108,6 +112,7 @@ impl Step {
     pub const fn is_end(self) -> bool {
         match self {
             Step::Received
+            | Step::Joined
             | Step::Queued
             | Step::Dequeued
             | Step::SessionAllocated
@@ -152,6 +157,8 @@ pub struct Subject {
     pub provider: Option<Arc<str>>,
     /// The provider's name of the model, once it is chosen.
     pub model: Option<Arc<str>>,
+    /// The id of the request whose call it shares, if it has none of its own.
+    pub joined: Option<Arc<str>>,
 }
 
 /// The latest steps of all requests, and counts of all that ever were.
@@ -277,7 +284,8 @@ impl Statistics {
         self.recorded += 1;
         match step {
             Step::Received => self.received += 1,
-            Step::Queued
+            Step::Joined
+            | Step::Queued
             | Step::Dequeued
             | Step::SessionAllocated
             | Step::ProviderCallStart
@@ -324,6 +332,7 @@ mod tests {
                 session: None,
                 provider: None,
                 model: None,
+                joined: None,
             }),
             thread: std::thread::current(),
             took: None,
@@ -499,7 +508,7 @@ mod tests {
     #[test]
     fn names_are_the_steps_in_capitals() {
         let names = Step::ALL.map(Step::name);
-        let expected = "RECEIVED QUEUED DEQUEUED SESSION_ALLOCATED PROVIDER_CALL_START PROVIDER_CALL_END \
+        let expected = "RECEIVED JOINED QUEUED DEQUEUED SESSION_ALLOCATED PROVIDER_CALL_START PROVIDER_CALL_END \
                         SESSION_RELEASED BACKING_OFF COMPLETED TIMEOUT ERROR CANCELLED REFUSED";
         assert_eq!(names.join(" "), expected);
         assert!(Step::ALL.is_sorted());

@@ -111,6 +111,7 @@ fn config() -> Server {
         park_after: Duration::from_millis(1),
         write_timeout: second,
         stream_keepalive: second,
+        resend_grace: second,
         drain: second,
     }
 }

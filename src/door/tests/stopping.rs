@@ -1,11 +1,11 @@
 //! Going quiet, and stopping.
 
-use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::Duration;
 
 use super::support::{Client, PATIENCE, Scripted, config, eventually, field, open};
 use crate::clock::Time;
-use crate::door::{Exchange, Response, Wake};
+use crate::door::{Exchange, Handler, Request, Response, Wake};
 
 /// A handler that hands out its exchange and waits until its answer is over or its client gone.
 fn handed_out() -> (std::sync::Arc<Scripted>, mpsc::Receiver<Exchange>) {
@@ -111,6 +111,44 @@ fn dropping_a_door_stops_it() {
     drop(door);
     client.expect_close();
     assert!(kept.progress().is_over());
+}
+
+/// A handler that stays after its client has left, until it is told to let go.
+#[derive(Debug)]
+struct Loyal {
+    alone: mpsc::Sender<()>,
+    told: Mutex<bool>,
+    change: Condvar,
+}
+
+impl Handler for Loyal {
+    fn handle(&self, _: Request, exchange: &Exchange) {
+        assert_eq!(exchange.wait(Time::NEVER), Wake::ClientLeft);
+        exchange.abort();
+        let _ = self.alone.send(());
+        let told = self.told.lock().expect("unpoisoned");
+        let waited = self.change.wait_while(told, |told| !*told);
+        drop(waited.expect("unpoisoned"));
+    }
+
+    fn let_go(&self) {
+        *self.told.lock().expect("unpoisoned") = true;
+        self.change.notify_all();
+    }
+}
+
+#[test]
+fn a_handler_that_stays_without_its_client_is_told_to_let_go() {
+    let (alone, left) = mpsc::channel();
+    let handler = Loyal {
+        alone,
+        told: Mutex::new(false),
+        change: Condvar::new(),
+    };
+    let door = open(&config(), Arc::new(handler));
+    Client::connect(&door).say(GET);
+    left.recv_timeout(PATIENCE).expect("the client has left");
+    assert_eq!(door.stop(Duration::ZERO), 0, "its thread is joined");
 }
 
 #[test]

@@ -30,6 +30,7 @@ pub(super) fn config() -> Server {
         park_after: Duration::from_millis(20),
         write_timeout: PATIENCE,
         stream_keepalive: PATIENCE,
+        resend_grace: PATIENCE,
         drain: PATIENCE,
     }
 }
