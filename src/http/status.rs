@@ -91,11 +91,12 @@ impl Api {
     /// one of another key may have the same, and is not shown; of several of the caller's the latest is told, and the
     /// others are under `earlier`.
     pub(super) fn request(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
-        let now = self.clock.now();
         let id = visit.rest();
+        // First: what was decided of an active request is on record once it is listed.
+        let active = self.active(visit);
+        let now = self.clock.now();
         let mut events = self.lifecycle.of_request(id, now);
         events.retain(|event| visit.caller.may_see(event.subject.key.as_deref()));
-        let active = self.active(visit);
         let story = |events: &[Event]| {
             let job = events.first().map(|event| event.subject.job);
             let active = active.iter().find(|active| Some(active.view.job) == job);

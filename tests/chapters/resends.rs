@@ -216,7 +216,7 @@ fn an_answer_that_nobody_waited_for_is_there_for_the_resend() {
 #[test]
 fn a_failure_that_nobody_waited_for_is_tried_again() {
     let rig = Rig::new(LONG);
-    let broken = Script::error(502, "server_error", "broken");
+    let broken = Script::error(400, "invalid_request_error", "broken");
     rig.upstream
         .next(Script::Gate(rig.gate.clone(), Box::new(broken)));
     let client = rig.begin(&sdk(0).id("r-1"));
