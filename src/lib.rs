@@ -61,7 +61,7 @@
 //! | [`gateway`] | all of it as one value: built bottom-up, stopped top-down |
 //! | [`loadtest`] | load on a running server, and what became of it. A client: never sees the engine |
 //! | [`cli`] | the program |
-//! | `fuzz` | for tests and fuzzers only: what must hold whatever anybody sends |
+//! | `cuts` (the lowest), `fuzz` | for tests and fuzzers only: what must hold whatever anybody sends |
 //!
 //! # Invariants
 //!
@@ -81,6 +81,9 @@
 //!    job, not one thread.
 //! 9. **Stopping has two stages**: quiet, then stop by deadline; nothing accepted is lost silently.
 //! 10. **The books can be audited** at any moment ([`engine::Engine::audit`]), and `/healthz` does.
+
+#[cfg(any(test, fuzzing))]
+mod cuts;
 
 pub mod clock;
 

@@ -19,8 +19,9 @@ use std::path::{Path, PathBuf};
 use source::Source;
 
 /// Who may use whom, lowest layer first: a part, and the parts that it may use. A part that isn't built yet may have
-/// a row. `fuzz` is for tests. `main` is the program's root, `lib.rs` is the map and may name everything.
+/// a row. `cuts` and `fuzz` are for tests. `main` is the program's root, `lib.rs` is the map and may name everything.
 const TABLE: &[(&str, &[&str])] = &[
+    ("cuts", &[]),
     ("clock", &[]),
     ("cancel", &[]),
     ("chat", &[]),

@@ -14,7 +14,7 @@ use super::{
     parse_request, reply_json,
 };
 use crate::chat::{ChatRequest, Delta, Piece};
-use crate::fuzz::ways_to_cut;
+use crate::cuts::ways_to_cut;
 
 /// Limits that a short input can reach.
 const MAX_EVENT: usize = 1024;

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use super::body::Chunks;
 use super::head::{self, Refusal, Scanner};
-use crate::fuzz::ways_to_cut;
+use crate::cuts::ways_to_cut;
 use reference::{GoesOn, Manner, Step};
 use rehearsal::{Played, play};
 
