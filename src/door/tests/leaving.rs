@@ -169,7 +169,9 @@ fn the_next_request_wakes_a_thread_whose_answer_is_given_by_another() {
         client.say(GET);
         assert_eq!(wakes.recv_timeout(PATIENCE), Ok(Wake::Notified));
     }
+    let last = exchanges.recv_timeout(PATIENCE).expect("handled");
     assert_eq!(door.snapshot().requests, 101);
+    last.reply(Response::new(200)).expect("sent");
 }
 
 #[test]
