@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Ask, Broken, Event, Gate, Script, Server, Upstream, code, text};
+use crate::support::{Ask, Broken, Event, Gate, Script, Server, Upstream, code, eventually, text};
 
 /// Two providers, the second of which steps in for the first where `more` says so.
 struct Rig {
@@ -88,8 +88,9 @@ fn retry_after_is_waited_for_and_meanwhile_the_slot_is_anothers() {
     rig.server.wait_for_status("it backs off", |status| {
         status["queue"]["backing_off"] == 1 && status["slots"]["global"]["in_use"] == 0
     });
-    let seen = rig.server.page("/api/requests/waits");
-    assert_eq!(seen["active"]["state"], "RETRYING", "{seen:#}");
+    eventually("its state says so", || {
+        rig.server.page("/api/requests/waits")["active"]["state"] == "RETRYING"
+    });
     let status = rig.status();
     assert_eq!(status["takes_calls"], false);
     assert!(
