@@ -125,8 +125,11 @@ enum Next {
 }
 
 impl Core {
-    /// Time has passed: targets open, jobs come back, lines are looked through.
-    pub(super) fn advance(&mut self, now: Time, actions: &mut Vec<Action>) {
+    /// Time has passed: targets open, jobs come back, lines are looked through. Says whether any of it happened.
+    pub(super) fn advance(&mut self, now: Time, actions: &mut Vec<Action>) -> bool {
+        if self.advances_at() > now {
+            return false;
+        }
         let waited_for = self.waiting.jobs > 0;
         for target in &mut self.targets {
             if target.wakes(waited_for) <= now {
@@ -135,6 +138,7 @@ impl Core {
         }
         self.bring_back(now, actions);
         self.sweep(now, actions);
+        true
     }
 
     /// When [`Core::advance`] has something to do.

@@ -214,7 +214,10 @@ impl Core {
 
     /// Takes an event. What has to be done is added to `actions`, in the order of decision.
     pub fn on(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
-        self.advance(now, actions);
+        if self.advance(now, actions) && matches!(event, Event::Submit(_)) {
+            // Whoever waited for what has opened goes before whoever comes now.
+            self.settle(now, actions);
+        }
         match event {
             Event::Submit(submission) => self.submit(submission, now, actions),
             Event::GiveBack(permit, report) => self.give_back(permit, &report, now, actions),

@@ -325,3 +325,21 @@ fn clients_that_leave_and_wrong_requests_neither_cut_nor_open_anything() {
         (4, "closed", 10.0)
     );
 }
+
+#[test]
+fn who_waited_for_a_gate_goes_before_who_comes_when_it_opens() {
+    let mut settings = learning(1);
+    settings.learning.gate.jitter = 0.0;
+    let mut world = World::new(settings);
+    shut_by(&mut world, retry_after(10));
+    let waited = world.submit(ask(1));
+    assert_eq!(world.started(), [] as [u64; 0]);
+    // No tick has told the core that the gate is open: the arrival does.
+    world.now = world.now + secs(10);
+    let comes = world.submit(ask(1));
+    assert_eq!(world.started(), [waited]);
+    assert!(
+        world.seen[&comes].permit.is_none(),
+        "starts are paced after a wait"
+    );
+}
