@@ -330,25 +330,22 @@ impl Core {
         least.map(|(_, at)| (at, route[at])).ok_or(first)
     }
 
-    /// Whether a stage takes calls: as the first of its targets to do so.
+    /// Whether a stage takes calls: as the first of its targets to do so. A model that is away is nothing to wait for, so
+    /// that counts only where no target has it.
     fn opening(&self, leg: Leg, except: Option<ProviderId>, now: Time) -> Opening {
-        let mut best = Opening::Shut(Time::NEVER, Shut::Failing);
-        for &target in &self.lines[leg.stage.index()].targets {
-            if except == Some(self.provider_of(target)) {
-                continue;
-            }
-            let opening = match self.onward.marked(target, leg.model, now) {
-                Some(until) => Opening::Shut(until, Shut::ModelUnavailable),
-                None => self.targets[target.index()].opening(),
-            };
-            best = match (best, opening) {
-                (_, Opening::Open) => return Opening::Open,
-                (Opening::Shut(a, _), Opening::Shut(b, _)) if a <= b => best,
-                (Opening::Probing, _) => best,
-                (_, other) => other,
-            };
-        }
-        best
+        let targets = self.lines[leg.stage.index()].targets.iter().copied();
+        let asked = targets.filter(|&target| except != Some(self.provider_of(target)));
+        let openings = asked.map(|target| match self.onward.marked(target, leg.model, now) {
+            Some(until) => Opening::Shut(until, Shut::ModelUnavailable),
+            None => self.targets[target.index()].opening(),
+        });
+        let first = openings.min_by_key(|opening| match *opening {
+            Opening::Open => (0, Time::ZERO),
+            Opening::Probing => (1, Time::ZERO),
+            Opening::Shut(until, why) if why != Shut::ModelUnavailable => (2, until),
+            Opening::Shut(until, _) => (3, until),
+        });
+        first.unwrap_or(Opening::Shut(Time::NEVER, Shut::Failing))
     }
 
     /// The stage without those of its targets that don't have the model.
@@ -421,8 +418,11 @@ impl Core {
                     self.leave_line(id, now);
                     let until = now + self.settings.queue.timeout;
                     self.change(id, |job| {
+                        // Fewer targets of the same stage are no new stage: the time in line goes on.
+                        if at != job.at {
+                            job.queue_until = until;
+                        }
                         job.go_to(at, stage);
-                        job.queue_until = until;
                     });
                     self.enqueue(id, now, actions);
                 }

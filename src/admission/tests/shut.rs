@@ -296,6 +296,42 @@ fn who_waits_for_a_model_that_turns_out_not_to_be_there_does_not_call_for_it() {
 }
 
 #[test]
+fn a_target_without_the_model_does_not_hide_one_that_opens_soon() {
+    let mut world = World::new(learning(2));
+    let lacks = world.submit(ask(1).model(7));
+    world.fail(lacks, Cause::ModelUnavailable);
+    // The target that lacks the model lacks it for less long than the other one is shut.
+    world.pass(290);
+    let busy = world.submit(ask(1).on(1));
+    world.fail(busy, retry_after(20));
+    let waits = world.submit(ask(1).model(7).along(&[&[0, 1]]));
+    assert_eq!(world.ending(waits), None);
+    world.play(30);
+    assert!(world.has_started(waits));
+}
+
+#[test]
+fn a_target_that_falls_away_does_not_renew_the_time_in_line() {
+    let mut limits = learning(2);
+    for provider in &mut limits.providers {
+        provider.limit = 1;
+    }
+    let mut world = World::new(limits);
+    let first = world.submit(ask(1).model(7));
+    world.submit(ask(1).on(1));
+    let waits = world.submit(ask(1).model(7).along(&[&[0, 1]]));
+    world.play(30);
+    world.fail(first, Cause::ModelUnavailable);
+    assert_eq!(
+        world.ending(waits),
+        None,
+        "the other one may have the model"
+    );
+    world.play(30);
+    assert_eq!(world.ending(waits), Some(Ending::QueueTimeout));
+}
+
+#[test]
 fn no_slot_is_kept_for_a_provider_that_takes_nothing() {
     let mut limits = learning(2);
     limits.global = 4;
