@@ -109,6 +109,17 @@ impl Limit {
         }
     }
 
+    /// What is configured has changed. A limit that learns comes up to it by itself.
+    pub(super) fn set_most(&mut self, most: usize, now: Time) {
+        self.draw(now);
+        self.most = most as f64;
+        self.value = match self.phase {
+            Phase::Fixed => self.most,
+            Phase::SlowStart | Phase::Cubic(_) => self.value.min(self.most),
+        };
+        self.look_ahead();
+    }
+
     /// Calls that may be in flight.
     pub(super) fn places(&self) -> usize {
         ((self.value + EPSILON) as usize).max(1)

@@ -44,6 +44,7 @@ mod limit;
 mod onward;
 mod outcome;
 mod queue;
+mod relimit;
 mod sessions;
 mod settings;
 mod shut;
@@ -135,11 +136,28 @@ pub enum Event {
     Cancel(JobId, CancelReason),
     /// Time has passed: see [`Core::next_due`].
     Tick,
+    /// Other limits are in force from now on. What is in flight above a lowered one drains; nobody is interrupted for it.
+    Limits(Limits),
     /// Take nothing new; what has not ended by then is ended.
     Stop {
         /// The end of the drain.
         until: Time,
     },
+}
+
+/// The limits that may change while jobs wait and run. 0 counts as 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// See [`Settings::workers`].
+    pub workers: usize,
+    /// See [`Settings::global`].
+    pub global: usize,
+    /// See [`Settings::session`].
+    pub session: usize,
+    /// See [`Settings::sessions`].
+    pub sessions: usize,
+    /// See [`ProviderSettings::limit`], in the order of the settings; who is not named here keeps what it has.
+    pub providers: Vec<usize>,
 }
 
 /// A job as admission sees it.

@@ -65,6 +65,8 @@ pub struct Core {
     next_place: Place,
     seq: u64,
     pub(super) peak: usize,
+    /// What was in flight when the limits last changed.
+    pub(super) debt: usize,
 }
 
 /// What waits, counted in every way that a bound asks for.
@@ -184,6 +186,7 @@ impl Core {
             next_place: 0,
             seq: 0,
             peak: 0,
+            debt: 0,
             settings,
         }
     }
@@ -226,6 +229,7 @@ impl Core {
                 self.end_early(job, Ending::Cancelled(reason), reason, now, actions)
             }
             Event::Tick => self.tick(now, actions),
+            Event::Limits(limits) => self.set_limits(&limits, now),
             Event::Stop { until } => {
                 self.stop = Some(self.stop.map_or(until, |before| before.min(until)))
             }
@@ -294,11 +298,11 @@ impl Core {
                 self.timers.len()
             ));
         }
-        if self.books.in_use() > self.settings.global {
+        if self.books.in_use() > self.most_in_flight() {
             return Err(format!(
                 "{} in flight, the limit is {}",
                 self.books.in_use(),
-                self.settings.global
+                self.most_in_flight()
             ));
         }
         Ok(())
