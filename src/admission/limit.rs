@@ -21,6 +21,7 @@
 
 use std::time::Duration;
 
+use super::planted::{Fault, Planted};
 use super::settings::LimitSettings;
 use crate::clock::Time;
 
@@ -49,6 +50,7 @@ pub(super) struct Limit {
     /// When the limit will be one call higher, if all stays as it is.
     grows: Time,
     latency: Latency,
+    pub(super) planted: Planted,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +108,7 @@ impl Limit {
             drawn: Time::ZERO,
             grows: Time::NEVER,
             latency: Latency::default(),
+            planted: Planted::default(),
         }
     }
 
@@ -238,6 +241,9 @@ impl Limit {
             return None;
         };
         let next = (self.places() + 1) as f64;
+        if next < 3.0 && self.planted.is(Fault::GrowthSticksAtOne) {
+            return None;
+        }
         let grows = self.is_bound() && !self.is_held_back() && next <= self.most + EPSILON;
         grows.then(|| (curve.until(next).saturating_add(SLACK), curve))
     }

@@ -43,6 +43,7 @@ mod gate;
 mod limit;
 mod onward;
 mod outcome;
+mod planted;
 mod queue;
 mod relimit;
 mod sessions;
@@ -63,6 +64,8 @@ use crate::clock::Time;
 use crate::config::Priority;
 
 pub use outcome::{Cause, Outcome, Report};
+#[cfg(test)]
+pub use planted::Fault;
 pub use settings::{
     BreakerSettings, GateSettings, Learning, LimitSettings, ProviderSettings, QueueSettings,
     RetrySettings, Settings,
@@ -213,6 +216,8 @@ pub struct Action {
 pub enum Step {
     /// Tell that it waits; `waiting` jobs stand in its line, itself included.
     Wait {
+        /// For which stage of its route, from 0.
+        stage: usize,
         /// Jobs in its line.
         waiting: usize,
     },

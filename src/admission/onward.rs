@@ -20,6 +20,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use super::outcome::{Cause, Outcome, Report};
+use super::planted::Fault;
 use super::shut::{Opening, Shut};
 use super::state::{Core, Job};
 use super::{
@@ -212,11 +213,14 @@ impl Core {
             self.onward.mark(target, model, until, now);
         }
         let job = &self.jobs[&id];
-        if report.content || job.deadline <= now || self.has_stopped(now) {
+        let content = report.content && !self.planted.is(Fault::RetryAfterContent);
+        if content || job.deadline <= now || self.has_stopped(now) {
             return Next::End;
         }
         if let Some(at) = self.next_try(id, cause, target, now) {
-            self.targets[target.index()].budget.spend();
+            if !self.planted.is(Fault::BudgetNotSpent) {
+                self.targets[target.index()].budget.spend();
+            }
             return Next::Again(at);
         }
         let job = &self.jobs[&id];

@@ -6,6 +6,7 @@ use fastrand::Rng;
 
 use super::estimate::{Estimate, Pacer};
 use super::onward::Onward;
+use super::planted::{Fault, Planted};
 use super::queue::{Line, Place};
 use super::sessions::Sessions;
 use super::slots::Books;
@@ -67,6 +68,7 @@ pub struct Core {
     pub(super) peak: usize,
     /// What was in flight when the limits last changed.
     pub(super) debt: usize,
+    pub(super) planted: Planted,
 }
 
 /// What waits, counted in every way that a bound asks for.
@@ -187,6 +189,7 @@ impl Core {
             seq: 0,
             peak: 0,
             debt: 0,
+            planted: Planted::default(),
             settings,
         }
     }
@@ -229,7 +232,12 @@ impl Core {
                 self.end_early(job, Ending::Cancelled(reason), reason, now, actions)
             }
             Event::Tick => self.tick(now, actions),
-            Event::Limits(limits) => self.set_limits(&limits, now),
+            Event::Limits(limits) => {
+                self.set_limits(&limits, now);
+                if self.planted.is(Fault::LimitsWakeNobody) {
+                    return;
+                }
+            }
             Event::Stop { until } => {
                 self.stop = Some(self.stop.map_or(until, |before| before.min(until)))
             }
@@ -240,7 +248,7 @@ impl Core {
     /// A worker is about to make its job's call: whether it still may. `false`: give the permit back, do nothing.
     pub fn begin(&mut self, permit: PermitKey, now: Time, actions: &mut Vec<Action>) -> bool {
         if !self.books.is_held(permit) {
-            return false;
+            return self.planted.is(Fault::EndedJobBegins);
         }
         let job = self.books.holding(permit).expect("held").job;
         let expired = self.jobs.get(&job).is_none_or(|job| job.deadline <= now);
