@@ -18,6 +18,20 @@
 //!   then are refused for the same reason. [`Limit::epoch`] numbers the stretches between cuts.
 //! * *Debt*: a limit below what is in flight interrupts nobody; it drains.
 //! * *Every cut recovers*: the curve goes through `top`, which is at least one above where it begins, at `t = K`.
+//!
+//! What came of it in simulation (`tests/simulation/race.rs`: 15 hours, a true capacity of 64 calls, calls of a median of
+//! 12 s, refusals within 0.2 s above it, always somebody in line), beside rules of others written after their sources:
+//!
+//! | | utilisation | refusals per success |
+//! |---|---|---|
+//! | these rules | 94 % | 0.003 |
+//! | AIMD on 429 only | 96 % | 0.158 |
+//! | Netflix AIMD, its defaults | 32 % | 0 |
+//! | Vegas, its defaults | 10 % | 0 |
+//! | Gradient2 per sample | 34 % | 0 |
+//! | Gradient2 windowed | 99 % | 50 |
+//!
+//! Those that judge by latency take calls of 1 s to 7 min for congestion; and Gradient2 knows no refusals at all.
 
 use std::time::Duration;
 

@@ -7,7 +7,7 @@
 //! its own, of jobs and (in *targets*) of limits, gates, breakers and budgets; it checks every action as it comes, and
 //! everything that can be seen of the core after every step. *Faults* planted in the core show that it would notice.
 //!
-//! *Quantity* are long runs: whether shares are fair.
+//! *Quantity* and *race* are long runs: whether shares are fair, and what the learned limit makes of a provider.
 //!
 //! `POINTSMAN_SEEDS` sets how many seeds are played. A failure names its seed; `POINTSMAN_SEED` plays it alone and
 //! shows the last things that happened.
@@ -20,6 +20,8 @@ mod faults;
 mod ledger;
 mod moves;
 mod quantity;
+mod race;
+mod rivals;
 mod rules;
 mod scenario;
 mod targets;
