@@ -325,9 +325,11 @@ impl Ledger {
                 job.submission.flow,
             )
         };
+        // After a tick so late that a slice of jobs expired, those behind them are hidden until the next one.
+        let late = self.waiting().any(|other| other.due() <= now);
         // Who has a model may stand in a line of fewer targets.
         let overtakes = self.waiting().find(|other| {
-            let competes = other.place < job.place && other.due() > now;
+            let competes = other.place < job.place && !late;
             competes && key(other) == key(job) && job.model.or(other.model).is_none()
         });
         ensure(overtakes.is_none(), || {
@@ -442,6 +444,9 @@ impl Ledger {
         })?;
         ensure(view.taken == view.given_back, || {
             format!("slots are lost: {view:?}")
+        })?;
+        ensure(view.backing_off == 0 && view.waiting_bytes == 0, || {
+            format!("somebody is still waited for: {view:?}")
         })?;
         ensure(!view.pressure, || "the pressure stays on".into())
     }
