@@ -62,7 +62,7 @@ impl Core {
     /// Puts a job that lives into the line of its stage.
     pub(super) fn enqueue(&mut self, id: JobId, now: Time, actions: &mut Vec<Action>) {
         let job = &self.jobs[&id];
-        let (flow, class, stage) = (job.flow, job.class, job.stage());
+        let (flow, class, stage, at) = (job.flow, job.class, job.stage(), job.at);
         let place = Candidate {
             class,
             flow,
@@ -94,7 +94,7 @@ impl Core {
             self.limit_session(flow, session_limit);
             self.session_waits(flow, stage, class, now);
         }
-        self.act(id, Step::Wait { waiting }, actions);
+        self.act(id, Step::Wait { stage: at, waiting }, actions);
     }
 
     /// Takes a job out of the line of its stage, to end.

@@ -18,6 +18,7 @@
 use fastrand::Rng;
 
 use super::outcome::Cause;
+use super::planted::{Fault, Planted};
 use super::settings::BreakerSettings;
 use super::shut::{Opening, Shut};
 use crate::clock::Time;
@@ -74,6 +75,7 @@ pub(super) struct Breaker {
     epoch: u32,
     /// How often it has opened since it was last closed.
     opened: u32,
+    pub(super) planted: Planted,
 }
 
 #[derive(Debug)]
@@ -112,6 +114,7 @@ impl Breaker {
             state: State::closed(),
             epoch: 0,
             opened: 0,
+            planted: Planted::default(),
         }
     }
 
@@ -120,7 +123,9 @@ impl Breaker {
         match self.state {
             State::Closed { .. } => true,
             State::Open { .. } => false,
-            State::HalfOpen { lease, .. } => lease.is_none(),
+            State::HalfOpen { lease, .. } => {
+                lease.is_none() || self.planted.is(Fault::EverybodyProbes)
+            }
         }
     }
 
@@ -186,14 +191,17 @@ impl Breaker {
                 lease: Some(until),
                 why,
                 ..
-            } if until <= now => self.open(why, rng, now),
+            } if until <= now && !self.planted.is(Fault::ProbeWithoutLease) => {
+                self.open(why, rng, now)
+            }
             State::Closed { .. } | State::Open { .. } | State::HalfOpen { .. } => {}
         }
     }
 
     /// A call's end, or the beginning of its answer, says so much about the target.
     pub(super) fn judge(&mut self, pass: &mut Pass, verdict: Verdict, rng: &mut Rng, now: Time) {
-        let Some(settings) = self.settings.filter(|_| pass.epoch == self.epoch) else {
+        let counts = pass.epoch == self.epoch || self.planted.is(Fault::OldCallsJudged);
+        let Some(settings) = self.settings.filter(|_| counts) else {
             return;
         };
         match &mut self.state {

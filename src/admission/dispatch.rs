@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::planted::Fault;
 use super::queue::Candidate;
 use super::slots::Holding;
 use super::state::{Core, Job};
@@ -47,7 +48,7 @@ impl Core {
             else {
                 return;
             };
-            if self.jobs[&next.job].due() <= now {
+            if self.jobs[&next.job].due() <= now && !self.planted.is(Fault::ExpiredStarts) {
                 if late == SLICE {
                     return;
                 }
@@ -98,7 +99,8 @@ impl Core {
             let service = u64::try_from(now.since(held.since).as_nanos()).unwrap_or(u64::MAX);
             // The estimate was charged at the start: only what runs over it comes on top.
             let line = &mut self.lines[held.stage.index()];
-            if service > self.estimates[held.target.index()].nanos(held.class) {
+            let late = self.planted.is(Fault::BilledAtEnd);
+            if !late && service > self.estimates[held.target.index()].nanos(held.class) {
                 line.bill(held.class, held.flow, &mut held.billed, service);
             }
         }
@@ -129,7 +131,10 @@ impl Core {
             billed: Default::default(),
             badge: Default::default(),
         };
-        let estimate = self.estimates[target.index()].nanos(class);
+        let estimate = match self.planted.is(Fault::BilledAtEnd) {
+            true => 0,
+            false => self.estimates[target.index()].nanos(class),
+        };
         self.lines[stage.index()].bill(class, flow, &mut holding.billed, estimate);
         let in_use = self.books.in_use_of_target(target) + 1;
         holding.badge = self.targets[target.index()].start(in_use, now);
@@ -194,7 +199,7 @@ impl Core {
 
     /// Whether a worker and a global slot are free.
     pub(super) fn has_room(&self) -> bool {
-        self.books.in_use() < self.room()
+        self.books.in_use() + self.kept_in_vain() < self.room()
     }
 
     /// Calls that may be in flight in all.

@@ -43,7 +43,10 @@ impl Gate {
     /// The plan is used up for `wait`, if that was said.
     pub(super) fn shut_for_window(&mut self, wait: Option<Duration>, now: Time) {
         let wait = wait.unwrap_or(self.settings.window);
-        self.shut_until(now + wait, Shut::PlanWindow);
+        // One that opens now is open: else nobody would start before the next tick.
+        if !wait.is_zero() {
+            self.shut_until(now + wait, Shut::PlanWindow);
+        }
     }
 
     fn shut_until(&mut self, until: Time, why: Shut) {
@@ -121,6 +124,13 @@ mod tests {
         assert_eq!(gate.shut(), Some((at(86_400_000), Shut::PlanWindow)));
         gate.shut_for(Duration::from_secs(1), &mut rng, at(0));
         assert_eq!(gate.wakes(), at(86_400_000), "a shorter wait opens nothing");
+    }
+
+    #[test]
+    fn a_plan_that_opens_at_once_shuts_nothing() {
+        let (mut gate, _) = gate();
+        gate.shut_for_window(Some(Duration::ZERO), at(1_000));
+        assert!(gate.is_open());
     }
 
     #[test]

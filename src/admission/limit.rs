@@ -18,9 +18,24 @@
 //!   then are refused for the same reason. [`Limit::epoch`] numbers the stretches between cuts.
 //! * *Debt*: a limit below what is in flight interrupts nobody; it drains.
 //! * *Every cut recovers*: the curve goes through `top`, which is at least one above where it begins, at `t = K`.
+//!
+//! What came of it in simulation (`tests/simulation/race.rs`: 15 hours, a true capacity of 64 calls, calls of a median of
+//! 12 s, refusals within 0.2 s above it, always somebody in line), beside rules of others written after their sources:
+//!
+//! | | utilisation | refusals per success |
+//! |---|---|---|
+//! | these rules | 94 % | 0.003 |
+//! | AIMD on 429 only | 96 % | 0.158 |
+//! | Netflix AIMD, its defaults | 32 % | 0 |
+//! | Vegas, its defaults | 10 % | 0 |
+//! | Gradient2 per sample | 34 % | 0 |
+//! | Gradient2 windowed | 99 % | 50 |
+//!
+//! Those that judge by latency take calls of 1 s to 7 min for congestion; and Gradient2 knows no refusals at all.
 
 use std::time::Duration;
 
+use super::planted::{Fault, Planted};
 use super::settings::LimitSettings;
 use crate::clock::Time;
 
@@ -49,6 +64,7 @@ pub(super) struct Limit {
     /// When the limit will be one call higher, if all stays as it is.
     grows: Time,
     latency: Latency,
+    pub(super) planted: Planted,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -106,7 +122,19 @@ impl Limit {
             drawn: Time::ZERO,
             grows: Time::NEVER,
             latency: Latency::default(),
+            planted: Planted::default(),
         }
+    }
+
+    /// What is configured has changed. A limit that learns comes up to it by itself.
+    pub(super) fn set_most(&mut self, most: usize, now: Time) {
+        self.draw(now);
+        self.most = most as f64;
+        self.value = match self.phase {
+            Phase::Fixed => self.most,
+            Phase::SlowStart | Phase::Cubic(_) => self.value.min(self.most),
+        };
+        self.look_ahead();
     }
 
     /// Calls that may be in flight.
@@ -227,6 +255,9 @@ impl Limit {
             return None;
         };
         let next = (self.places() + 1) as f64;
+        if next < 3.0 && self.planted.is(Fault::GrowthSticksAtOne) {
+            return None;
+        }
         let grows = self.is_bound() && !self.is_held_back() && next <= self.most + EPSILON;
         grows.then(|| (curve.until(next).saturating_add(SLACK), curve))
     }

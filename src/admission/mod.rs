@@ -43,7 +43,9 @@ mod gate;
 mod limit;
 mod onward;
 mod outcome;
+mod planted;
 mod queue;
+mod relimit;
 mod sessions;
 mod settings;
 mod shut;
@@ -62,6 +64,8 @@ use crate::clock::Time;
 use crate::config::Priority;
 
 pub use outcome::{Cause, Outcome, Report};
+#[cfg(test)]
+pub use planted::Fault;
 pub use settings::{
     BreakerSettings, GateSettings, Learning, LimitSettings, ProviderSettings, QueueSettings,
     RetrySettings, Settings,
@@ -135,11 +139,28 @@ pub enum Event {
     Cancel(JobId, CancelReason),
     /// Time has passed: see [`Core::next_due`].
     Tick,
+    /// Other limits are in force from now on. What is in flight above a lowered one drains; nobody is interrupted for it.
+    Limits(Limits),
     /// Take nothing new; what has not ended by then is ended.
     Stop {
         /// The end of the drain.
         until: Time,
     },
+}
+
+/// The limits that may change while jobs wait and run. 0 counts as 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// See [`Settings::workers`].
+    pub workers: usize,
+    /// See [`Settings::global`].
+    pub global: usize,
+    /// See [`Settings::session`].
+    pub session: usize,
+    /// See [`Settings::sessions`].
+    pub sessions: usize,
+    /// See [`ProviderSettings::limit`], in the order of the settings; who is not named here keeps what it has.
+    pub providers: Vec<usize>,
 }
 
 /// A job as admission sees it.
@@ -195,6 +216,8 @@ pub struct Action {
 pub enum Step {
     /// Tell that it waits; `waiting` jobs stand in its line, itself included.
     Wait {
+        /// For which stage of its route, from 0.
+        stage: usize,
         /// Jobs in its line.
         waiting: usize,
     },

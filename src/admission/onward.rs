@@ -20,6 +20,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use super::outcome::{Cause, Outcome, Report};
+use super::planted::Fault;
 use super::shut::{Opening, Shut};
 use super::state::{Core, Job};
 use super::{
@@ -125,8 +126,11 @@ enum Next {
 }
 
 impl Core {
-    /// Time has passed: targets open, jobs come back, lines are looked through.
-    pub(super) fn advance(&mut self, now: Time, actions: &mut Vec<Action>) {
+    /// Time has passed: targets open, jobs come back, lines are looked through. Says whether any of it happened.
+    pub(super) fn advance(&mut self, now: Time, actions: &mut Vec<Action>) -> bool {
+        if self.advances_at() > now {
+            return false;
+        }
         let waited_for = self.waiting.jobs > 0;
         for target in &mut self.targets {
             if target.wakes(waited_for) <= now {
@@ -135,6 +139,7 @@ impl Core {
         }
         self.bring_back(now, actions);
         self.sweep(now, actions);
+        true
     }
 
     /// When [`Core::advance`] has something to do.
@@ -208,11 +213,14 @@ impl Core {
             self.onward.mark(target, model, until, now);
         }
         let job = &self.jobs[&id];
-        if report.content || job.deadline <= now || self.has_stopped(now) {
+        let content = report.content && !self.planted.is(Fault::RetryAfterContent);
+        if content || job.deadline <= now || self.has_stopped(now) {
             return Next::End;
         }
         if let Some(at) = self.next_try(id, cause, target, now) {
-            self.targets[target.index()].budget.spend();
+            if !self.planted.is(Fault::BudgetNotSpent) {
+                self.targets[target.index()].budget.spend();
+            }
             return Next::Again(at);
         }
         let job = &self.jobs[&id];
@@ -326,25 +334,22 @@ impl Core {
         least.map(|(_, at)| (at, route[at])).ok_or(first)
     }
 
-    /// Whether a stage takes calls: as the first of its targets to do so.
+    /// Whether a stage takes calls: as the first of its targets to do so. A model that is away is nothing to wait for, so
+    /// that counts only where no target has it.
     fn opening(&self, leg: Leg, except: Option<ProviderId>, now: Time) -> Opening {
-        let mut best = Opening::Shut(Time::NEVER, Shut::Failing);
-        for &target in &self.lines[leg.stage.index()].targets {
-            if except == Some(self.provider_of(target)) {
-                continue;
-            }
-            let opening = match self.onward.marked(target, leg.model, now) {
-                Some(until) => Opening::Shut(until, Shut::ModelUnavailable),
-                None => self.targets[target.index()].opening(),
-            };
-            best = match (best, opening) {
-                (_, Opening::Open) => return Opening::Open,
-                (Opening::Shut(a, _), Opening::Shut(b, _)) if a <= b => best,
-                (Opening::Probing, _) => best,
-                (_, other) => other,
-            };
-        }
-        best
+        let targets = self.lines[leg.stage.index()].targets.iter().copied();
+        let asked = targets.filter(|&target| except != Some(self.provider_of(target)));
+        let openings = asked.map(|target| match self.onward.marked(target, leg.model, now) {
+            Some(until) => Opening::Shut(until, Shut::ModelUnavailable),
+            None => self.targets[target.index()].opening(),
+        });
+        let first = openings.min_by_key(|opening| match *opening {
+            Opening::Open => (0, Time::ZERO),
+            Opening::Probing => (1, Time::ZERO),
+            Opening::Shut(until, why) if why != Shut::ModelUnavailable => (2, until),
+            Opening::Shut(until, _) => (3, until),
+        });
+        first.unwrap_or(Opening::Shut(Time::NEVER, Shut::Failing))
     }
 
     /// The stage without those of its targets that don't have the model.
@@ -417,8 +422,11 @@ impl Core {
                     self.leave_line(id, now);
                     let until = now + self.settings.queue.timeout;
                     self.change(id, |job| {
+                        // Fewer targets of the same stage are no new stage: the time in line goes on.
+                        if at != job.at {
+                            job.queue_until = until;
+                        }
                         job.go_to(at, stage);
-                        job.queue_until = until;
                     });
                     self.enqueue(id, now, actions);
                 }

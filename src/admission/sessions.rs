@@ -231,6 +231,16 @@ impl Core {
         }
     }
 
+    /// Tells all lines anew where each session stands: its limit has changed.
+    pub(super) fn stand_all(&mut self) {
+        let mut flows: Vec<FlowId> = self.sessions.known.keys().copied().collect();
+        // In order: the same events have the same consequences.
+        flows.sort_unstable();
+        for flow in flows {
+            self.stand(flow);
+        }
+    }
+
     fn forget_session_if_idle(&mut self, flow: FlowId) {
         let idle = |session: &Session| session.active_since.is_none() && session.lines.is_empty();
         if self.sessions.known.get(&flow).is_some_and(idle) {

@@ -21,6 +21,7 @@
 
 use std::collections::HashMap;
 
+use super::planted::{Fault, Planted};
 use super::queue::Billed;
 use super::target::Badge;
 use super::{ClassId, FlowId, JobId, ProviderId, StageId, TargetId};
@@ -79,6 +80,7 @@ pub(super) struct Books {
     late_returns: u64,
     taken: u64,
     given_back: u64,
+    pub(super) planted: Planted,
 }
 
 impl Books {
@@ -170,10 +172,14 @@ impl Books {
 
     /// Frees the slot with all that belongs to it. `None`, and counted, if `key` is of an earlier generation.
     pub(super) fn give_back(&mut self, key: PermitKey) -> Option<Holding> {
+        let leaks = self.planted.is(Fault::InterruptedLeaks);
         let Some(row) = self.row(key) else {
             self.late_returns += 1;
             return None;
         };
+        if leaks && row.state == State::Interrupted {
+            return None;
+        }
         let holding = row.holding.take().expect("a row in use has a holding");
         row.state = State::Free;
         row.generation = row.generation.wrapping_add(1);
@@ -236,8 +242,9 @@ impl Books {
     }
 
     fn row(&mut self, key: PermitKey) -> Option<&mut Row> {
+        let stale = self.planted.is(Fault::StaleReturnFrees);
         let row = self.rows.get_mut(key.index as usize)?;
-        (row.generation == key.generation && row.state != State::Free).then_some(row)
+        ((row.generation == key.generation || stale) && row.state != State::Free).then_some(row)
     }
 
     fn drop_from_session(&mut self, flow: FlowId) {

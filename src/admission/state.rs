@@ -6,6 +6,7 @@ use fastrand::Rng;
 
 use super::estimate::{Estimate, Pacer};
 use super::onward::Onward;
+use super::planted::{Fault, Planted};
 use super::queue::{Line, Place};
 use super::sessions::Sessions;
 use super::slots::Books;
@@ -65,6 +66,9 @@ pub struct Core {
     next_place: Place,
     seq: u64,
     pub(super) peak: usize,
+    /// What was in flight when the limits last changed.
+    pub(super) debt: usize,
+    pub(super) planted: Planted,
 }
 
 /// What waits, counted in every way that a bound asks for.
@@ -184,6 +188,8 @@ impl Core {
             next_place: 0,
             seq: 0,
             peak: 0,
+            debt: 0,
+            planted: Planted::default(),
             settings,
         }
     }
@@ -214,7 +220,10 @@ impl Core {
 
     /// Takes an event. What has to be done is added to `actions`, in the order of decision.
     pub fn on(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
-        self.advance(now, actions);
+        if self.advance(now, actions) && matches!(event, Event::Submit(_)) {
+            // Whoever waited for what has opened goes before whoever comes now.
+            self.settle(now, actions);
+        }
         match event {
             Event::Submit(submission) => self.submit(submission, now, actions),
             Event::GiveBack(permit, report) => self.give_back(permit, &report, now, actions),
@@ -223,6 +232,12 @@ impl Core {
                 self.end_early(job, Ending::Cancelled(reason), reason, now, actions)
             }
             Event::Tick => self.tick(now, actions),
+            Event::Limits(limits) => {
+                self.set_limits(&limits, now);
+                if self.planted.is(Fault::LimitsWakeNobody) {
+                    return;
+                }
+            }
             Event::Stop { until } => {
                 self.stop = Some(self.stop.map_or(until, |before| before.min(until)))
             }
@@ -233,7 +248,7 @@ impl Core {
     /// A worker is about to make its job's call: whether it still may. `false`: give the permit back, do nothing.
     pub fn begin(&mut self, permit: PermitKey, now: Time, actions: &mut Vec<Action>) -> bool {
         if !self.books.is_held(permit) {
-            return false;
+            return self.planted.is(Fault::EndedJobBegins);
         }
         let job = self.books.holding(permit).expect("held").job;
         let expired = self.jobs.get(&job).is_none_or(|job| job.deadline <= now);
@@ -291,11 +306,11 @@ impl Core {
                 self.timers.len()
             ));
         }
-        if self.books.in_use() > self.settings.global {
+        if self.books.in_use() > self.most_in_flight() {
             return Err(format!(
                 "{} in flight, the limit is {}",
                 self.books.in_use(),
-                self.settings.global
+                self.most_in_flight()
             ));
         }
         Ok(())

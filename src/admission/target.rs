@@ -9,6 +9,7 @@ use super::breaker::{Breaker, Pass, Verdict};
 use super::gate::Gate;
 use super::limit::Limit;
 use super::outcome::{Cause, Outcome, Report};
+use super::planted::{Fault, Planted};
 use super::settings::{Learning, ProviderSettings};
 use super::shut::Opening;
 use crate::clock::Time;
@@ -33,6 +34,7 @@ pub(super) struct Target {
     first_bytes: FirstBytes,
     /// When [`Target::advance`] has something to do.
     wakes: Time,
+    planted: Planted,
 }
 
 impl Target {
@@ -44,17 +46,19 @@ impl Target {
             budget: Budget::new(&provider.retry),
             first_bytes: FirstBytes::default(),
             wakes: Time::NEVER,
+            planted: Planted::default(),
         }
     }
 
     /// Whether a call may start beside `in_use` others.
     pub(super) fn admits(&self, in_use: usize) -> bool {
-        self.is_open() && in_use < self.limit.places()
+        let has_place = in_use < self.limit.places() || self.planted.is(Fault::LimitNotApplied);
+        self.is_open() && has_place
     }
 
     /// Whether nothing but its limit bounds it.
     pub(super) fn is_open(&self) -> bool {
-        self.gate.is_open() && self.breaker.admits()
+        (self.gate.is_open() || self.planted.is(Fault::GateIgnored)) && self.breaker.admits()
     }
 
     /// When it will take calls, its limit aside. A start that is merely paced is none of that.
@@ -145,6 +149,10 @@ impl Target {
     fn fail(&mut self, cause: Cause, epoch: u32, in_use: usize, rng: &mut Rng, now: Time) {
         match cause {
             Cause::Congested { retry_after } => {
+                let epoch = match self.planted.is(Fault::EachRefusalCuts) {
+                    true => self.limit.epoch(),
+                    false => epoch,
+                };
                 self.limit.congest(epoch, in_use, now);
                 if let Some(wait) = retry_after.filter(|wait| !wait.is_zero()) {
                     self.gate.shut_for(wait, rng, now);
@@ -163,6 +171,13 @@ impl Target {
             | Cause::Unwanted
             | Cause::Own => {}
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn plant(&mut self, planted: Planted) {
+        self.planted = planted;
+        self.limit.planted = planted;
+        self.breaker.planted = planted;
     }
 
     fn set_alarm(&mut self) {

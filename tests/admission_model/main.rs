@@ -140,7 +140,7 @@ proptest! {
 /// What an action comes to, for comparison.
 fn seen(step: &Step) -> Seen {
     match step {
-        Step::Wait { waiting } => Seen::Wait(*waiting),
+        Step::Wait { waiting, .. } => Seen::Wait(*waiting),
         Step::Start {
             target, attempt, ..
         } => Seen::Start(*target, *attempt),

@@ -2,22 +2,26 @@
 //! vectors and linear scans: they are to be right, not fast.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
-use pointsman::admission::{
-    Action, ClassView, Core, CoreView, Ending, JobId, Outcome, PermitKey, ProviderId, SLICE,
-    Settings, StageId, Step, Submission, TargetId,
+use crate::admission::{
+    Action, Cause, ClassView, Core, CoreView, Ending, JobId, Limits, ModelId, Outcome, PermitKey,
+    ProviderId, RefusalReason, Report, SLICE, Settings, StageId, Step, Submission, TargetId,
 };
 use pointsman::cancel::CancelReason;
 use pointsman::clock::Time;
 use pointsman::config::Priority;
 
-use super::rules::{FALLS_BACK, name_of};
+use super::rules::name_of;
+use super::targets::{Badge, Watch};
 
 /// What the core was told.
 #[derive(Debug)]
 pub(super) enum Stimulus {
     Submit(Submission, Vec<Vec<TargetId>>),
-    GiveBack(PermitKey, Outcome),
+    GiveBack(PermitKey, Report),
+    Answer(PermitKey),
+    Limits(Limits),
     Cancel(JobId, CancelReason),
     Begin,
     Stop(Time),
@@ -25,15 +29,19 @@ pub(super) enum Stimulus {
 }
 
 /// A job that has not ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Job {
     pub(super) submission: Submission,
     pub(super) route: Vec<Vec<TargetId>>,
     pub(super) at: usize,
     /// Who came first has the lower one.
     pub(super) place: usize,
+    pub(super) arrived: Time,
     pub(super) queue_until: Time,
     pub(super) attempt: u32,
+    pub(super) repeats: u32,
+    pub(super) failed_once: bool,
+    pub(super) model: Option<ModelId>,
     pub(super) state: State,
 }
 
@@ -43,6 +51,9 @@ pub(super) enum State {
     Unheard,
     Waiting,
     Running(PermitKey),
+    /// Its call is back, with this, from there; and the core has not said anything yet.
+    Returned(Report, TargetId, PermitKey),
+    BackingOff(Time),
 }
 
 /// A permit that is out.
@@ -51,6 +62,8 @@ pub(super) struct Call {
     pub(super) job: JobId,
     pub(super) provider: ProviderId,
     pub(super) session: Option<u64>,
+    pub(super) target: TargetId,
+    pub(super) badge: Badge,
 }
 
 /// The books.
@@ -64,21 +77,30 @@ pub(super) struct Ledger {
     pub(super) calls: HashMap<PermitKey, Call>,
     pub(super) used: HashSet<PermitKey>,
     pub(super) active_since: HashMap<u64, Time>,
+    pub(super) targets: Vec<Watch>,
+    /// Models that targets don't have, until when.
+    pub(super) away: HashMap<(TargetId, ModelId), Time>,
+    /// Calls that started in this step.
+    pub(super) started: Vec<PermitKey>,
+    /// When the last step was.
+    pub(super) last: Time,
+    /// What was in flight when limits last changed.
+    pub(super) debt: usize,
     pub(super) stop: Option<Time>,
     pub(super) seq: u64,
     /// The job whose end was the last action, if it was running.
     pub(super) to_interrupt: Option<JobId>,
     pub(super) late_returns: u64,
     pub(super) ends_in_step: usize,
-    /// How many waited before the step; jobs that came back may be more than the places.
+    /// How many waited or backed off before the step; jobs that came back may be more than the places.
     pub(super) waited: usize,
     /// Which ways to end have been seen.
     pub(super) endings: BTreeSet<&'static str>,
 }
 
-type Check = Result<(), String>;
+pub(super) type Check = Result<(), String>;
 
-fn ensure(holds: bool, what: impl FnOnce() -> String) -> Check {
+pub(super) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Check {
     if holds { Ok(()) } else { Err(what()) }
 }
 
@@ -89,6 +111,13 @@ impl Ledger {
         prompt: bool,
     ) -> Ledger {
         Ledger {
+            targets: (0..settings.targets.len())
+                .map(|target| Watch::new(&settings, target))
+                .collect(),
+            away: HashMap::new(),
+            started: Vec::new(),
+            last: Time::ZERO,
+            debt: 0,
             settings,
             stages,
             prompt,
@@ -112,6 +141,12 @@ impl Ledger {
         self.endings
     }
 
+    /// How long the first byte of a job's answer may take, where that ends before the job does.
+    pub(super) fn patience(&self, job: JobId, by: Time, now: Time) -> Option<Duration> {
+        let deadline = self.jobs.get(&job)?.submission.deadline;
+        (by < deadline).then(|| by.since(now))
+    }
+
     pub(super) fn is_in_flight(&self, permit: PermitKey) -> bool {
         self.calls.contains_key(&permit)
     }
@@ -119,7 +154,14 @@ impl Ledger {
     /// Books what the core is about to be told.
     pub(super) fn announce(&mut self, stimulus: &Stimulus, now: Time) {
         self.ends_in_step = 0;
-        self.waited = self.waiting().count();
+        self.waited = self.places();
+        self.started.clear();
+        let grows = self.prompt && self.waiting().next().is_some();
+        for target in 0..self.targets.len() {
+            let in_use = self.running_on(TargetId(target as u32));
+            self.targets[target].pass(self.last, now, in_use, grows);
+        }
+        self.last = now;
         match stimulus {
             Stimulus::Submit(submission, route) => {
                 let job = Job {
@@ -127,13 +169,23 @@ impl Ledger {
                     route: route.clone(),
                     at: 0,
                     place: self.jobs.len() + self.ended.len(),
+                    arrived: now,
                     queue_until: now + self.settings.queue.timeout,
                     attempt: 0,
+                    repeats: 0,
+                    failed_once: false,
+                    model: submission.route[0].model,
                     state: State::Unheard,
                 };
                 self.jobs.insert(submission.job, job);
             }
-            Stimulus::GiveBack(permit, outcome) => self.permit_is_back(*permit, *outcome, now),
+            Stimulus::GiveBack(permit, report) => self.permit_is_back(*permit, report, now),
+            Stimulus::Answer(permit) => {
+                if let Some(call) = self.calls.get_mut(permit) {
+                    self.targets[call.target.index()].answer(&mut call.badge, now);
+                }
+            }
+            Stimulus::Limits(limits) => self.limits_change(limits),
             Stimulus::Stop(until) => {
                 self.stop = Some(self.stop.map_or(*until, |before| before.min(*until)));
             }
@@ -175,23 +227,33 @@ impl Ledger {
             })?,
         }
         match &action.step {
-            Step::Wait { waiting } => self.waits(id, *waiting),
+            Step::Wait { stage, waiting } => self.waits(id, *stage, *waiting, now),
             Step::Start {
                 permit,
                 target,
                 attempt,
+                stage,
+                probe,
                 ..
-            } => self.starts(id, *permit, *target, *attempt, now),
-            // Nothing is repeated here, so nothing backs off.
-            Step::BackOff { .. } => Err(format!("{id:?} backs off")),
+            } => {
+                self.goes_to(id, *stage, now)?;
+                self.starts(id, *permit, *target, *attempt, now)?;
+                self.is_called(id, *permit, *target, *probe, now)
+            }
+            Step::BackOff { until } => self.backs_off(id, *until, now),
             Step::End(ending) => self.ends(id, ending, stimulus, now),
             Step::Interrupt(_) => Ok(()),
         }
     }
 
-    fn permit_is_back(&mut self, permit: PermitKey, outcome: Outcome, now: Time) {
-        let Some(call) = self.calls.remove(&permit) else {
+    fn permit_is_back(&mut self, permit: PermitKey, report: &Report, now: Time) {
+        let Some(call) = self.calls.get(&permit) else {
             self.late_returns += 1;
+            return;
+        };
+        let in_use = self.running_on(call.target);
+        self.targets[call.target.index()].back(call.badge, report, in_use, now);
+        let Some(call) = self.calls.remove(&permit) else {
             return;
         };
         if let Some(session) = call.session
@@ -199,44 +261,29 @@ impl Ledger {
         {
             self.active_since.remove(&session);
         }
-        let stopped = self.has_stopped(now);
         let job = self.jobs.get_mut(&call.job);
         if let Some(job) = job.filter(|job| job.state == State::Running(permit)) {
-            let more = job.at + 1 < job.route.len() && job.submission.deadline > now && !stopped;
-            if outcome == FALLS_BACK && more {
-                job.at += 1;
-                job.queue_until = now + self.settings.queue.timeout;
-                job.state = State::Unheard;
+            job.state = State::Returned(*report, call.target, permit);
+            if let (Outcome::Failed(Cause::ModelUnavailable), Some(model)) =
+                (report.outcome, job.model)
+            {
+                let until = now + self.settings.learning.model_away;
+                self.away.insert((call.target, model), until);
             }
         }
     }
 
-    fn waits(&mut self, id: JobId, waiting: usize) -> Check {
-        let job = self.jobs.get_mut(&id).ok_or("an unknown job waits")?;
-        ensure(job.state == State::Unheard, || {
-            format!("{id:?} waits, it is {:?}", job.state)
-        })?;
-        job.state = State::Waiting;
-        let (came_back, stage, flow) = (
-            job.attempt > 0,
-            job.route[job.at].clone(),
-            job.submission.flow,
-        );
-        let in_line = self.waiting().filter(|job| job.route[job.at] == stage);
-        let (all, own) = in_line.fold((0, 0), |(all, own), job| {
-            (all + 1, own + usize::from(job.submission.flow == flow))
-        });
-        ensure(all == waiting, || {
-            format!("{all} wait in line, the core says {waiting}")
-        })?;
-        let queue = &self.settings.queue;
-        let bytes: usize = self.waiting().map(|job| job.submission.bytes).sum();
-        let in_bounds = self.waiting().count() <= queue.capacity.max(self.waited)
-            && own <= queue.per_session
-            && bytes <= queue.max_bytes;
-        ensure(came_back || in_bounds, || {
-            format!("{id:?} was taken in over the bounds")
-        })
+    fn limits_change(&mut self, limits: &Limits) {
+        self.debt = self.calls.len();
+        let settings = &mut self.settings;
+        (settings.workers, settings.global) = (limits.workers, limits.global);
+        (settings.session, settings.sessions) = (limits.session, limits.sessions);
+        for (provider, &limit) in settings.providers.iter_mut().zip(&limits.providers) {
+            provider.limit = limit;
+        }
+        for (watch, provider) in self.targets.iter_mut().zip(&self.settings.targets) {
+            watch.configure(self.settings.providers[provider.0 as usize].limit);
+        }
     }
 
     fn starts(
@@ -261,7 +308,7 @@ impl Ledger {
         ensure(job.route[job.at].contains(&target), || {
             format!("{id:?} goes to {target:?}")
         })?;
-        ensure(self.has_slot(self.provider_of(target)), || {
+        ensure(self.has_slot(self.provider_of(target), true, now), || {
             format!("{id:?} starts at {target:?}: full")
         })?;
         ensure(self.session_allows(job), || {
@@ -278,25 +325,16 @@ impl Ledger {
                 job.submission.flow,
             )
         };
-        let overtakes = self
-            .waiting()
-            .any(|other| other.place < job.place && key(other) == key(job));
-        ensure(!overtakes, || {
-            format!("{id:?} overtakes one of its own flow")
+        // After a tick so late that a slice of jobs expired, those behind them are hidden until the next one.
+        let late = self.waiting().any(|other| other.due() <= now);
+        // Who has a model may stand in a line of fewer targets.
+        let overtakes = self.waiting().find(|other| {
+            let competes = other.place < job.place && !late;
+            competes && key(other) == key(job) && job.model.or(other.model).is_none()
+        });
+        ensure(overtakes.is_none(), || {
+            format!("{id:?} overtakes one of its own flow: {overtakes:?}")
         })?;
-        let session = job.submission.session.then_some(job.submission.flow.0);
-        if let Some(session) = session {
-            self.active_since.entry(session).or_insert(now);
-        }
-        let provider = self.provider_of(target);
-        self.calls.insert(
-            permit,
-            Call {
-                job: id,
-                provider,
-                session,
-            },
-        );
         let job = self.jobs.get_mut(&id).expect("looked up above");
         (job.attempt, job.state) = (attempt, State::Running(permit));
         Ok(())
@@ -309,7 +347,8 @@ impl Ledger {
         let stopped = self.has_stopped(now);
         let right = match (ending, stimulus) {
             (Ending::Finished(outcome), Stimulus::GiveBack(permit, said)) => {
-                outcome == said && job.state == State::Running(*permit)
+                *outcome == said.outcome
+                    && matches!(job.state, State::Returned(_, _, own) if own == *permit)
             }
             (Ending::Finished(_), _) => false,
             (Ending::QueueTimeout, _) => {
@@ -323,9 +362,9 @@ impl Ledger {
                 *reason == CancelReason::Stopping && stopped && running
             }
             (Ending::Refused(refusal), _) => {
-                refusal.retry_after.as_secs() >= 1
-                    && refusal.retry_after.as_secs() <= 32
-                    && self.may_refuse(job, refusal.reason, stimulus, now)
+                let shut = matches!(refusal.reason, RefusalReason::Shut(_));
+                (shut || (1..=32).contains(&refusal.retry_after.as_secs()))
+                    && self.may_refuse_somewhere(job, refusal.reason, stimulus, now)
             }
         };
         ensure(right, || {
@@ -351,12 +390,19 @@ impl Ledger {
             format!("{:?} was not interrupted", self.to_interrupt)
         })?;
         core.audit()?;
+        if !matches!(stimulus, Stimulus::Begin) {
+            self.targets_agree(&core.view(now), now)?;
+        }
         self.agrees_with(&core.view(now))?;
         for (id, job) in &self.jobs {
             ensure(job.state != State::Unheard, || {
                 format!("{id:?} was not heard of again")
             })?;
-            let overdue = job.due() < now || self.stop.is_some_and(|until| until < now);
+            if let State::Returned(..) = job.state {
+                return Err(format!("{id:?} was not heard of after its call"));
+            }
+            let back = matches!(job.state, State::BackingOff(until) if until < now);
+            let overdue = job.due() < now || back || self.stop.is_some_and(|until| until < now);
             ensure(!(self.prompt && overdue), || {
                 format!("{id:?} should have ended")
             })?;
@@ -372,6 +418,22 @@ impl Ledger {
         }
     }
 
+    fn targets_agree(&mut self, view: &CoreView, now: Time) -> Check {
+        let most = self.settings.global.max(self.debt);
+        ensure(self.calls.len() <= most, || {
+            format!("{} calls, {most} may be", self.calls.len())
+        })?;
+        for (watch, view) in self.targets.iter_mut().zip(&view.targets) {
+            watch.agrees_with(view, now)?;
+        }
+        for permit in &self.started {
+            if let Some(call) = self.calls.get_mut(permit) {
+                self.targets[call.target.index()].settle(&mut call.badge);
+            }
+        }
+        Ok(())
+    }
+
     /// After the load nothing is left.
     pub(super) fn is_at_rest(&self, view: &CoreView) -> Check {
         ensure(self.jobs.is_empty(), || {
@@ -383,12 +445,19 @@ impl Ledger {
         ensure(view.taken == view.given_back, || {
             format!("slots are lost: {view:?}")
         })?;
+        ensure(view.backing_off == 0 && view.waiting_bytes == 0, || {
+            format!("somebody is still waited for: {view:?}")
+        })?;
         ensure(!view.pressure, || "the pressure stays on".into())
     }
 
     fn agrees_with(&self, view: &CoreView) -> Check {
         let providers = (0..self.settings.providers.len() as u32).map(ProviderId);
-        let by_provider = |id| (self.running_at(id), self.waiting_at(id));
+        let models = self.has_models();
+        let by_provider = |id| {
+            let waiting = if models { 0 } else { self.waiting_at(id) };
+            (self.running_at(id), waiting)
+        };
         let classes = Priority::ALL.map(|class| {
             self.waiting()
                 .filter(|job| job.submission.class == class)
@@ -409,7 +478,7 @@ impl Ledger {
             (view.in_use, view.sessions, view.waiting, view.waiting_bytes),
             view.providers
                 .iter()
-                .map(|provider| (provider.in_use, provider.waiting))
+                .map(|provider| (provider.in_use, if models { 0 } else { provider.waiting }))
                 .collect(),
             (
                 view.classes.map(|ClassView { waiting, .. }| waiting),
@@ -427,7 +496,9 @@ impl Job {
     /// When it has to end if nothing ends it before.
     pub(super) fn due(&self) -> Time {
         match self.state {
-            State::Running(_) => self.submission.deadline,
+            State::Running(_) | State::Returned(..) | State::BackingOff(_) => {
+                self.submission.deadline
+            }
             State::Unheard | State::Waiting => self.queue_until.min(self.submission.deadline),
         }
     }

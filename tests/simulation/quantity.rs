@@ -4,11 +4,11 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
-use fastrand::Rng;
-use pointsman::admission::{
-    Core, Event, FlowId, JobId, Learning, Outcome, PermitKey, ProviderId, ProviderSettings,
+use crate::admission::{
+    Core, Event, Fault, FlowId, JobId, Learning, Outcome, PermitKey, ProviderId, ProviderSettings,
     QueueSettings, Settings, StageId, Step, Submission, TargetId,
 };
+use fastrand::Rng;
 use pointsman::clock::Time;
 use pointsman::config::Priority;
 
@@ -70,7 +70,14 @@ impl Ord for Call {
 
 impl Run {
     fn new(slots: usize, session: usize, clients: Vec<Client>) -> Run {
+        Run::with(None, slots, session, clients)
+    }
+
+    fn with(fault: Option<Fault>, slots: usize, session: usize, clients: Vec<Client>) -> Run {
         let mut core = Core::new(settings(slots, session));
+        if let Some(fault) = fault {
+            core.plant(fault);
+        }
         Run {
             stage: core.stage(&[TargetId(0)]),
             core,
@@ -225,6 +232,12 @@ fn of_class(class: Priority, call: u64) -> Client {
 
 /// Checks that the shares are as said, to so many parts in a hundred, and that no slot stood idle.
 fn check_shares(run: Run, seconds: u64, shares: &[f64], percent: f64) {
+    if let Err(what) = compare_shares(run, seconds, shares, percent) {
+        panic!("{what}");
+    }
+}
+
+fn compare_shares(run: Run, seconds: u64, shares: &[f64], percent: f64) -> Result<(), String> {
     let slots = run.slots;
     let (had, idle) = run.play(seconds);
     let service: Vec<f64> = had.iter().map(|had| had.service.as_secs_f64()).collect();
@@ -232,16 +245,39 @@ fn check_shares(run: Run, seconds: u64, shares: &[f64], percent: f64) {
     for (had, share) in service.iter().zip(shares) {
         let due = total * share / all;
         let off = (had - due).abs() / due * 100.0;
-        assert!(
-            off <= percent,
-            "{slots} slots: {service:.0?} for {shares:?}: {off:.2} % off"
-        );
+        if off > percent {
+            return Err(format!(
+                "{slots} slots: {service:.0?} for {shares:?}: {off:.2} % off"
+            ));
+        }
     }
-    assert_eq!(
-        idle,
-        Duration::ZERO,
-        "a slot stood idle while somebody waited"
-    );
+    if idle > Duration::ZERO {
+        return Err(format!(
+            "a slot stood idle for {idle:?} while somebody waited"
+        ));
+    }
+    Ok(())
+}
+
+/// What this file checks, in short: shares by session and by class, and how long an interactive job waits.
+pub(super) fn shares_are_kept(fault: Option<Fault>) -> Result<(), String> {
+    let sessions = [6, 25, 120].map(|call| session(call, call));
+    let run = Run::with(fault, 8, 8, sessions.into());
+    compare_shares(run, 100_000, &[1.0; 3], 2.0)?;
+    let classes = Priority::ALL.map(|class| of_class(class, 10));
+    let run = Run::with(fault, 5, 5, classes.into());
+    compare_shares(run, 100_000, &[16.0, 4.0, 1.0], 2.0)?;
+    let newcomer = Client {
+        backlog: 0,
+        ..session(3, 6)
+    };
+    let clients = vec![session(1, 120), session(2, 120), newcomer];
+    let (had, _) = Run::with(fault, 8, 8, clients).play(100_000);
+    let longest = had[2].longest_wait;
+    match longest <= Duration::from_secs(300) {
+        true => Ok(()),
+        false => Err(format!("a short session waits for {longest:?}")),
+    }
 }
 
 #[test]

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use fastrand::Rng;
-use pointsman::admission::{
-    Learning, ProviderId, ProviderSettings, QueueSettings, Settings, TargetId,
+use crate::admission::{
+    BreakerSettings, GateSettings, Learning, LimitSettings, Limits, ProviderId, ProviderSettings,
+    QueueSettings, RetrySettings, Settings, TargetId,
 };
+use fastrand::Rng;
 use pointsman::clock::Time;
 use pointsman::config::Priority;
+
+use super::weather::Weather;
 
 /// One evening of a gateway.
 #[derive(Debug)]
@@ -15,7 +18,7 @@ pub(super) struct Scenario {
     /// The limits in force.
     pub(super) settings: Settings,
     /// How each provider behaves.
-    pub(super) providers: Vec<Behaviour>,
+    pub(super) providers: Vec<Weather>,
     /// Who comes, in no order.
     pub(super) arrivals: Vec<Arrival>,
     /// How late ticks may be; zero: never.
@@ -28,19 +31,12 @@ pub(super) struct Scenario {
     pub(super) slow_return: Duration,
     /// One permit in so many is given back twice.
     pub(super) double_returns: usize,
-}
-
-/// How a provider answers, in calls of a hundred.
-#[derive(Debug)]
-pub(super) struct Behaviour {
-    /// What a call takes on the average.
-    pub(super) mean: Duration,
-    /// Say nothing until interrupted.
-    pub(super) silent: u32,
-    /// Fail at once.
-    pub(super) failing: u32,
-    /// Fail in a way that lets the next stage try.
-    pub(super) falling_back: u32,
+    /// Other limits, and from when.
+    pub(super) changes: Vec<(Time, Limits)>,
+    /// When the clock leaps, and how far.
+    pub(super) leap: Option<(Time, Duration)>,
+    /// One interrupted call in so many takes this long to come back: its worker is lost.
+    pub(super) lost: (usize, Duration),
 }
 
 /// A job to come.
@@ -56,6 +52,8 @@ pub(super) struct Arrival {
     pub(super) class: Priority,
     /// The targets of each stage.
     pub(super) route: Vec<Vec<TargetId>>,
+    /// Which model it asks for, if that matters.
+    pub(super) model: Option<u64>,
     /// From its arrival to its deadline.
     pub(super) patience: Duration,
     /// What it holds while it waits.
@@ -68,9 +66,14 @@ impl Scenario {
     /// The scenario of this seed.
     pub(super) fn draw(seed: u64) -> Scenario {
         let rng = &mut Rng::with_seed(seed);
-        let settings = settings(rng);
-        let providers = settings.providers.iter().map(|_| behaviour(rng)).collect();
+        let learns = !one_in(rng, 3);
+        let settings = settings(rng, learns, seed);
         let span = Duration::from_secs(rng.u64(5..240));
+        let providers = settings.providers.iter();
+        let providers = providers
+            .map(|_| Weather::draw(rng, span, !learns))
+            .collect();
+        let models = learns && one_in(rng, 3);
         let flows = rng.u64(1..16);
         let routes = routes(rng, settings.targets.len() as u32);
         let jobs = if one_in(rng, 10) {
@@ -79,13 +82,22 @@ impl Scenario {
             rng.usize(5..160)
         };
         let arrivals = (0..jobs)
-            .map(|_| arrival(rng, span, flows, &routes))
+            .map(|_| arrival(rng, span, flows, models, &routes))
             .collect();
         let stop = one_in(rng, 4).then(|| {
             let at = Time::ZERO + up_to(rng, span);
             (at, at + up_to(rng, Duration::from_secs(30)))
         });
+        let changes = if one_in(rng, 4) { rng.usize(1..20) } else { 0 };
+        let changes = (0..changes).map(|_| change(rng, span, &settings)).collect();
+        let leap = one_in(rng, 8).then(|| {
+            let at = Time::ZERO + up_to(rng, span);
+            (at, up_to(rng, Duration::from_secs(300)))
+        });
         Scenario {
+            changes,
+            leap,
+            lost: (rng.usize(2..30), up_to(rng, Duration::from_secs(60))),
             settings,
             providers,
             arrivals,
@@ -98,7 +110,22 @@ impl Scenario {
     }
 }
 
-fn settings(rng: &mut Rng) -> Settings {
+fn change(rng: &mut Rng, span: Duration, settings: &Settings) -> (Time, Limits) {
+    let at = Time::ZERO + up_to(rng, span);
+    let mut limit = || rng.usize(1..=20);
+    let (workers, global, session, sessions) = (limit(), limit(), limit(), limit());
+    let providers = settings.providers.iter().map(|_| limit()).collect();
+    let limits = Limits {
+        workers,
+        global,
+        session,
+        sessions,
+        providers,
+    };
+    (at, limits)
+}
+
+fn settings(rng: &mut Rng, learns: bool, seed: u64) -> Settings {
     let most = if rng.bool() { 4 } else { 25 };
     let mut limit = || rng.usize(1..=most);
     let (global, session, sessions, places) = (limit(), limit(), limit(), limit());
@@ -110,9 +137,16 @@ fn settings(rng: &mut Rng) -> Settings {
     let providers: Vec<ProviderSettings> = (0..rng.usize(1..=4))
         .map(|_| {
             let limit = rng.usize(1..=most);
+            let reserves = rng.bool();
+            let fixed = ProviderSettings::fixed(limit);
+            let provider = if learns {
+                learning_provider(rng, limit)
+            } else {
+                fixed
+            };
             ProviderSettings {
-                reserves: rng.bool(),
-                ..ProviderSettings::fixed(limit)
+                reserves,
+                ..provider
             }
         })
         .collect();
@@ -129,7 +163,51 @@ fn settings(rng: &mut Rng) -> Settings {
         queue: queue(rng, places),
         providers,
         targets,
-        learning: Learning::default(),
+        learning: if learns {
+            learning(rng, seed)
+        } else {
+            Learning::default()
+        },
+    }
+}
+
+fn learning_provider(rng: &mut Rng, limit: usize) -> ProviderSettings {
+    let breaker = BreakerSettings {
+        attempts: rng.u32(2..12),
+        connects: rng.u32(1..6),
+        wait: Duration::from_millis(rng.u64(100..6_000)),
+        lease: Duration::from_millis(rng.u64(500..60_000)),
+        successes: rng.u32(1..4),
+        ..BreakerSettings::default()
+    };
+    ProviderSettings {
+        limit,
+        reserves: false,
+        adaptive: !one_in(rng, 5),
+        breaker: (!one_in(rng, 5)).then_some(breaker),
+        retry: RetrySettings {
+            attempts: rng.u32(1..5),
+            ..RetrySettings::default()
+        },
+    }
+}
+
+fn learning(rng: &mut Rng, seed: u64) -> Learning {
+    let recover = Duration::from_secs(rng.u64(2..120));
+    Learning {
+        seed,
+        limit: LimitSettings {
+            recover,
+            recover_small: recover * rng.u32(1..4),
+            ..LimitSettings::default()
+        },
+        gate: GateSettings {
+            max: Duration::from_secs(rng.u64(5..300)),
+            window: Duration::from_secs(rng.u64(5..300)),
+            ..GateSettings::default()
+        },
+        fallback_after: Duration::from_secs(rng.u64(0..10)),
+        model_away: Duration::from_secs(rng.u64(10..300)),
     }
 }
 
@@ -144,17 +222,6 @@ fn queue(rng: &mut Rng, places: usize) -> QueueSettings {
         weights: [16, 4, 1],
         pressure_on: (capacity * 4).div_ceil(5),
         pressure_off: capacity * 3 / 10,
-    }
-}
-
-fn behaviour(rng: &mut Rng) -> Behaviour {
-    let troubled = rng.bool();
-    let mut share = |most: u32| if troubled { rng.u32(0..most) } else { 0 };
-    Behaviour {
-        silent: share(50),
-        failing: share(30),
-        falling_back: share(20),
-        mean: Duration::from_millis(rng.u64(1..20_000)),
     }
 }
 
@@ -173,7 +240,13 @@ fn routes(rng: &mut Rng, targets: u32) -> Vec<Vec<Vec<TargetId>>> {
         .collect()
 }
 
-fn arrival(rng: &mut Rng, span: Duration, flows: u64, routes: &[Vec<Vec<TargetId>>]) -> Arrival {
+fn arrival(
+    rng: &mut Rng,
+    span: Duration,
+    flows: u64,
+    models: bool,
+    routes: &[Vec<Vec<TargetId>>],
+) -> Arrival {
     let flow = rng.u64(0..flows);
     // Whole seconds half of the time: much then happens in one moment.
     let at = up_to(rng, span);
@@ -193,6 +266,7 @@ fn arrival(rng: &mut Rng, span: Duration, flows: u64, routes: &[Vec<Vec<TargetId
         session: !flow.is_multiple_of(4),
         class: Priority::ALL[rng.usize(0..3)],
         route: routes[rng.usize(0..routes.len())].clone(),
+        model: (models && rng.bool()).then(|| rng.u64(0..3)),
         patience: Duration::from_millis(patience),
         bytes: rng.usize(1..1_000),
         cancel: one_in(rng, 6).then(|| up_to(rng, Duration::from_secs(30))),

@@ -5,15 +5,15 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::time::Duration;
 
-use fastrand::Rng;
-use pointsman::admission::{
-    Action, Core, Event, FlowId, JobId, Outcome, PermitKey, StageId, Step, Submission, TargetId,
+use crate::admission::{
+    Action, Cause, Core, Event, Fault, FlowId, JobId, Leg, Limits, ModelId, Outcome, PermitKey,
+    Report, StageId, Step, Submission, TargetId,
 };
+use fastrand::Rng;
 use pointsman::cancel::CancelReason;
 use pointsman::clock::Time;
 
 use super::ledger::{Ledger, Stimulus};
-use super::rules::{FAILS, FALLS_BACK};
 use super::scenario::{Arrival, Scenario, one_in, session_limit, up_to};
 
 /// A core, what will happen to it, and the books that it is checked by.
@@ -27,7 +27,7 @@ pub(super) struct World {
     agenda: BinaryHeap<Reverse<(Time, u32, usize)>>,
     happenings: Vec<Happening>,
     /// Calls that have begun and whose permits have yet to come back.
-    begun: HashMap<PermitKey, JobId>,
+    begun: HashMap<PermitKey, (JobId, TargetId)>,
     tick: Tick,
     trace: Option<Vec<String>>,
 }
@@ -41,16 +41,35 @@ struct Tick {
 #[derive(Debug, Clone)]
 enum Happening {
     Arrive(usize),
-    Begin(JobId, PermitKey, TargetId),
-    GiveBack(PermitKey, Outcome),
+    Begin(Handed),
+    Answer(PermitKey),
+    GiveBack(PermitKey, Report),
+    Limits(Limits),
+    Leap(Duration),
     GiveBackAgain(PermitKey),
     Cancel(JobId),
     Stop(Time),
 }
 
+/// What a worker is handed.
+#[derive(Debug, Clone, Copy)]
+struct Handed {
+    job: JobId,
+    permit: PermitKey,
+    target: TargetId,
+    first_byte_by: Time,
+    probe: bool,
+}
+
+/// Nobody waits for the answer any more.
+const UNWANTED: Outcome = Outcome::Failed(Cause::Unwanted);
+
 impl World {
-    pub(super) fn new(scenario: Scenario, seed: u64, traced: bool) -> World {
+    pub(super) fn new(scenario: Scenario, seed: u64, fault: Option<Fault>, traced: bool) -> World {
         let mut core = Core::new(scenario.settings.clone());
+        if let Some(fault) = fault {
+            core.plant(fault);
+        }
         let mut stages: HashMap<Vec<TargetId>, StageId> = HashMap::new();
         for stage in scenario.arrivals.iter().flat_map(|arrival| &arrival.route) {
             stages.insert(stage.clone(), core.stage(stage));
@@ -59,7 +78,7 @@ impl World {
             ledger: Ledger::new(
                 scenario.settings.clone(),
                 stages,
-                scenario.lateness.is_zero(),
+                scenario.lateness.is_zero() && scenario.leap.is_none(),
             ),
             core,
             rng: Rng::with_seed(seed ^ 0x5EED),
@@ -83,6 +102,12 @@ impl World {
         }
         if let Some((at, until)) = self.scenario.stop {
             self.plan(at, Happening::Stop(until));
+        }
+        for (at, limits) in self.scenario.changes.clone() {
+            self.plan(at, Happening::Limits(limits));
+        }
+        if let Some((at, far)) = self.scenario.leap {
+            self.plan(at, Happening::Leap(far));
         }
         let end = loop {
             match self.step() {
@@ -110,7 +135,7 @@ impl World {
             self.tell(Event::Tick, Stimulus::Tick)?;
         } else {
             let Reverse((at, _, index)) = self.agenda.pop().expect("peeked above");
-            self.now = at;
+            self.now = self.now.max(at);
             let happening = self.happenings[index].clone();
             if let Some(trace) = &mut self.trace {
                 trace.push(format!("{at:?} {happening:?}"));
@@ -124,11 +149,19 @@ impl World {
     fn happen(&mut self, happening: Happening) -> Result<(), String> {
         match happening {
             Happening::Arrive(index) => self.arrive(index),
-            Happening::Begin(job, permit, target) => self.begin(job, permit, target),
-            Happening::GiveBack(permit, outcome) => self.give_back(permit, outcome),
+            Happening::Begin(handed) => self.begin(handed),
+            Happening::Answer(permit) => self.tell(Event::Answer(permit), Stimulus::Answer(permit)),
+            Happening::GiveBack(permit, report) => self.give_back(permit, report),
+            Happening::Limits(limits) => {
+                self.tell(Event::Limits(limits.clone()), Stimulus::Limits(limits))
+            }
+            Happening::Leap(far) => {
+                self.now = self.now + far;
+                Ok(())
+            }
             Happening::GiveBackAgain(permit) => self.tell(
                 Event::GiveBack(permit, Outcome::Completed.into()),
-                Stimulus::GiveBack(permit, Outcome::Completed),
+                Stimulus::GiveBack(permit, Outcome::Completed.into()),
             ),
             Happening::Cancel(job) => {
                 let reason = CancelReason::ClientLeft;
@@ -144,6 +177,7 @@ impl World {
             session,
             class,
             route,
+            model,
             patience,
             bytes,
             cancel,
@@ -153,7 +187,10 @@ impl World {
             job: JobId(index as u64),
             route: route
                 .iter()
-                .map(|stage| self.ledger.stages[stage].into())
+                .map(|stage| Leg {
+                    stage: self.ledger.stages[stage],
+                    model: model.map(ModelId),
+                })
                 .collect(),
             flow: FlowId(flow),
             session,
@@ -170,40 +207,35 @@ impl World {
     }
 
     /// A worker has got its job and asks whether it may call.
-    fn begin(&mut self, job: JobId, permit: PermitKey, target: TargetId) -> Result<(), String> {
+    fn begin(&mut self, handed: Handed) -> Result<(), String> {
+        let Handed { job, permit, .. } = handed;
         let mut actions = Vec::new();
         let may = self.core.begin(permit, self.now, &mut actions);
         self.ledger.begins(job, permit, may, self.now)?;
         self.take(actions, Stimulus::Begin)?;
         if !may {
-            return self.give_back(permit, FAILS);
+            return self.give_back(permit, UNWANTED.into());
         }
-        self.begun.insert(permit, job);
-        if let Some((length, outcome)) = self.draw_call(target) {
-            self.plan(self.now + length, Happening::GiveBack(permit, outcome));
+        self.begun.insert(permit, (job, handed.target));
+        let provider = self.scenario.settings.targets[handed.target.index()];
+        let weather = &mut self.scenario.providers[provider.0 as usize];
+        let patience = self.ledger.patience(job, handed.first_byte_by, self.now);
+        let course = weather.call(patience, &mut self.rng, self.now);
+        if let Some(after) = course.answer.filter(|_| handed.probe) {
+            self.plan(self.now + after, Happening::Answer(permit));
+        }
+        if let Some((after, report)) = course.end {
+            self.plan(self.now + after, Happening::GiveBack(permit, report));
         }
         Ok(())
     }
 
-    /// How a call goes; `None`: it is silent.
-    fn draw_call(&mut self, target: TargetId) -> Option<(Duration, Outcome)> {
-        let provider = self.scenario.settings.targets[target.index()];
-        let behaviour = &self.scenario.providers[provider.0 as usize];
-        let length = behaviour.mean.mul_f64(-self.rng.f64().max(1e-9).ln());
-        let at_once = Duration::from_millis(self.rng.u64(0..5));
-        let [failing, falling_back] = [behaviour.failing, behaviour.falling_back];
-        let silent = behaviour.silent;
-        match self.rng.u32(0..100) {
-            roll if roll < silent => None,
-            roll if roll < silent + failing => Some((at_once, FAILS)),
-            roll if roll < silent + failing + falling_back => Some((at_once, FALLS_BACK)),
-            _ => Some((length, Outcome::Completed)),
-        }
-    }
-
     /// The owner's only return; whether it comes from the call's end or from its interruption, the first one counts.
-    fn give_back(&mut self, permit: PermitKey, outcome: Outcome) -> Result<(), String> {
-        self.begun.remove(&permit);
+    fn give_back(&mut self, permit: PermitKey, report: Report) -> Result<(), String> {
+        if let Some((_, target)) = self.begun.remove(&permit) {
+            let provider = self.scenario.settings.targets[target.index()];
+            self.scenario.providers[provider.0 as usize].over();
+        }
         if !self.ledger.is_in_flight(permit) {
             return Ok(());
         }
@@ -212,8 +244,8 @@ impl World {
             self.plan(later, Happening::GiveBackAgain(permit));
         }
         self.tell(
-            Event::GiveBack(permit, outcome.into()),
-            Stimulus::GiveBack(permit, outcome),
+            Event::GiveBack(permit, report),
+            Stimulus::GiveBack(permit, report),
         )
     }
 
@@ -241,16 +273,37 @@ impl World {
 
     fn carry_out(&mut self, action: Action) {
         match action.step {
-            Step::Start { permit, target, .. } => {
+            Step::Start {
+                permit,
+                target,
+                first_byte_by,
+                probe,
+                ..
+            } => {
                 let dawdle = up_to(&mut self.rng, self.scenario.slow_begin);
-                let begin = Happening::Begin(action.job, permit, target);
-                self.plan(self.now + dawdle, begin);
+                let handed = Handed {
+                    job: action.job,
+                    permit,
+                    target,
+                    first_byte_by,
+                    probe,
+                };
+                self.plan(self.now + dawdle, Happening::Begin(handed));
             }
             Step::Interrupt(_) => {
-                let permit = self.begun.iter().find(|(_, job)| **job == action.job);
+                let permit = self.begun.iter().find(|(_, (job, _))| *job == action.job);
                 if let Some(permit) = permit.map(|(&permit, _)| permit) {
-                    let delay = up_to(&mut self.rng, self.scenario.slow_return);
-                    self.plan(self.now + delay, Happening::GiveBack(permit, FAILS));
+                    let (one_of, lost) = self.scenario.lost;
+                    let most = match one_in(&mut self.rng, one_of) {
+                        true => lost,
+                        false => self.scenario.slow_return,
+                    };
+                    let delay = up_to(&mut self.rng, most);
+                    let report = Report {
+                        content: self.rng.bool(),
+                        ..UNWANTED.into()
+                    };
+                    self.plan(self.now + delay, Happening::GiveBack(permit, report));
                 }
             }
             Step::Wait { .. } | Step::BackOff { .. } | Step::End(_) => {}

@@ -296,6 +296,42 @@ fn who_waits_for_a_model_that_turns_out_not_to_be_there_does_not_call_for_it() {
 }
 
 #[test]
+fn a_target_without_the_model_does_not_hide_one_that_opens_soon() {
+    let mut world = World::new(learning(2));
+    let lacks = world.submit(ask(1).model(7));
+    world.fail(lacks, Cause::ModelUnavailable);
+    // The target that lacks the model lacks it for less long than the other one is shut.
+    world.pass(290);
+    let busy = world.submit(ask(1).on(1));
+    world.fail(busy, retry_after(20));
+    let waits = world.submit(ask(1).model(7).along(&[&[0, 1]]));
+    assert_eq!(world.ending(waits), None);
+    world.play(30);
+    assert!(world.has_started(waits));
+}
+
+#[test]
+fn a_target_that_falls_away_does_not_renew_the_time_in_line() {
+    let mut limits = learning(2);
+    for provider in &mut limits.providers {
+        provider.limit = 1;
+    }
+    let mut world = World::new(limits);
+    let first = world.submit(ask(1).model(7));
+    world.submit(ask(1).on(1));
+    let waits = world.submit(ask(1).model(7).along(&[&[0, 1]]));
+    world.play(30);
+    world.fail(first, Cause::ModelUnavailable);
+    assert_eq!(
+        world.ending(waits),
+        None,
+        "the other one may have the model"
+    );
+    world.play(30);
+    assert_eq!(world.ending(waits), Some(Ending::QueueTimeout));
+}
+
+#[test]
 fn no_slot_is_kept_for_a_provider_that_takes_nothing() {
     let mut limits = learning(2);
     limits.global = 4;
@@ -323,5 +359,23 @@ fn clients_that_leave_and_wrong_requests_neither_cut_nor_open_anything() {
     assert_eq!(
         (view.limit, view.breaker, view.retry_tokens),
         (4, "closed", 10.0)
+    );
+}
+
+#[test]
+fn who_waited_for_a_gate_goes_before_who_comes_when_it_opens() {
+    let mut settings = learning(1);
+    settings.learning.gate.jitter = 0.0;
+    let mut world = World::new(settings);
+    shut_by(&mut world, retry_after(10));
+    let waited = world.submit(ask(1));
+    assert_eq!(world.started(), [] as [u64; 0]);
+    // No tick has told the core that the gate is open: the arrival does.
+    world.now = world.now + secs(10);
+    let comes = world.submit(ask(1));
+    assert_eq!(world.started(), [waited]);
+    assert!(
+        world.seen[&comes].permit.is_none(),
+        "starts are paced after a wait"
     );
 }
