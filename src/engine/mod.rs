@@ -35,9 +35,12 @@ mod handle;
 mod job;
 mod learn;
 mod live;
+mod parking;
 mod permit;
 mod plan;
 mod ready;
+#[cfg(test)]
+mod ready_tests;
 mod report;
 mod sessions;
 mod settings;
