@@ -218,7 +218,11 @@ impl Core {
 
     /// Takes an event. What has to be done is added to `actions`, in the order of decision.
     pub fn on(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
-        self.advance(now, actions);
+        if self.advances_at() <= now {
+            // The tick is late. Whoever can start by what time has opened goes before the event, which may be an arrival.
+            self.advance(now, actions);
+            self.settle(now, actions);
+        }
         match event {
             Event::Submit(submission) => self.submit(submission, now, actions),
             Event::GiveBack(permit, report) => self.give_back(permit, &report, now, actions),

@@ -325,3 +325,20 @@ fn clients_that_leave_and_wrong_requests_neither_cut_nor_open_anything() {
         (4, "closed", 10.0)
     );
 }
+
+#[test]
+fn who_waited_for_a_target_to_open_goes_before_an_arrival_even_if_the_tick_is_late() {
+    let mut limits = settings(1);
+    limits.providers[0].limit = 1;
+    let mut world = World::new(limits);
+    let cause = Cause::Congested {
+        retry_after: Some(secs(10)),
+    };
+    let refused = world.submit(ask(1));
+    world.fail(refused, cause);
+    let waits = world.submit(ask(1));
+    assert!(!world.has_started(waits), "the gate is shut");
+    world.pass(20);
+    let arrives = world.submit(ask(2));
+    assert!(world.has_started(waits) && !world.has_started(arrives));
+}
