@@ -44,6 +44,8 @@ pub(super) struct Onward {
     dues: Vec<BTreeSet<(Time, JobId)>>,
     /// Stages that were shut while jobs waited, with the last job that was looked at.
     sweeps: BTreeMap<StageId, (Time, JobId)>,
+    /// Whether the last step left jobs in line whose target has not their model.
+    pub(super) is_behind: bool,
     /// Models that targets don't have, until when.
     marks: Vec<(TargetId, ModelId, Time)>,
 }
@@ -85,7 +87,7 @@ impl Onward {
 
     /// When there is something to do.
     pub(super) fn due(&self) -> Time {
-        if !self.sweeps.is_empty() {
+        if self.is_behind || !self.sweeps.is_empty() {
             return Time::ZERO;
         }
         self.backing.first().map_or(Time::NEVER, |&(at, _)| at)

@@ -342,3 +342,20 @@ fn who_waited_for_a_target_to_open_goes_before_an_arrival_even_if_the_tick_is_la
     let arrives = world.submit(ask(2));
     assert!(world.has_started(waits) && !world.has_started(arrives));
 }
+
+#[test]
+fn those_whose_target_lacks_their_model_are_led_on_in_slices_without_delay() {
+    let mut limits = settings(1);
+    limits.providers[0].limit = 1;
+    let mut world = World::new(limits);
+    let first = world.submit(ask(1).model(1));
+    let waiting = world.submit_all(2 * SLICE, &ask(1).model(1));
+    world.fail(first, Cause::ModelUnavailable);
+    let refused = |world: &World| {
+        let ended = waiting.iter().filter(|&&job| world.ending(job).is_some());
+        ended.count()
+    };
+    assert_eq!(refused(&world), SLICE);
+    world.play(0);
+    assert_eq!(refused(&world), waiting.len());
+}
