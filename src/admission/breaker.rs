@@ -382,17 +382,26 @@ mod tests {
         assert_eq!(bench.breaker.word(), "closed");
         bench.call(Verdict::Failed, 59);
         assert_eq!(bench.breaker.word(), "open");
+
+        let mut bench = Bench::new();
+        for _ in 0..9 {
+            bench.call(Verdict::Failed, 35);
+        }
+        bench.call(Verdict::Failed, 65);
+        assert_eq!(bench.breaker.word(), "open");
     }
 
     #[test]
     fn what_is_older_than_the_window_is_forgotten_though_calls_were_few_since() {
-        let mut bench = Bench::new();
-        for _ in 0..9 {
-            bench.call(Verdict::Failed, 5);
+        for between in [25, 55] {
+            let mut bench = Bench::new();
+            for _ in 0..9 {
+                bench.call(Verdict::Failed, 5);
+            }
+            bench.call(Verdict::Well, between);
+            bench.call(Verdict::Failed, 75);
+            assert_eq!(bench.breaker.word(), "closed");
         }
-        bench.call(Verdict::Well, 55);
-        bench.call(Verdict::Failed, 75);
-        assert_eq!(bench.breaker.word(), "closed");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What admission promises, sentence by sentence: one chapter per theme, on a world in which time stands still until
 //! a test moves it.
 
+mod audit;
 mod bounds;
 mod ends;
 mod fairness;

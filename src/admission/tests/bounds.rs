@@ -480,3 +480,13 @@ fn the_view_counts_what_waits_by_class_and_provider() {
     assert_eq!(view.classes.map(|class| class.waiting), [1, 0, 1]);
     assert_eq!(view.classes[0].oldest, secs(4));
 }
+
+#[test]
+fn targets_of_one_provider_share_its_limit() {
+    let mut limits = settings(1);
+    limits.providers[0].limit = 2;
+    limits.targets.push(ProviderId(0));
+    let mut world = World::new(limits);
+    let jobs = [0, 1, 0, 1].map(|target| world.submit(ask(1).on(target)));
+    assert_eq!(world.started(), jobs[..2]);
+}
