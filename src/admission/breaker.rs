@@ -382,6 +382,62 @@ mod tests {
     }
 
     #[test]
+    fn failures_of_all_the_window_count() {
+        let mut bench = Bench::new();
+        for second in (5..55).step_by(5).take(9) {
+            bench.call(Verdict::Failed, second);
+        }
+        assert_eq!(bench.breaker.word(), "closed");
+        bench.call(Verdict::Failed, 59);
+        assert_eq!(bench.breaker.word(), "open");
+
+        let mut bench = Bench::new();
+        for _ in 0..9 {
+            bench.call(Verdict::Failed, 35);
+        }
+        bench.call(Verdict::Failed, 65);
+        assert_eq!(bench.breaker.word(), "open");
+    }
+
+    #[test]
+    fn what_is_older_than_the_window_is_forgotten_though_calls_were_few_since() {
+        for between in [25, 55] {
+            let mut bench = Bench::new();
+            for _ in 0..9 {
+                bench.call(Verdict::Failed, 5);
+            }
+            bench.call(Verdict::Well, between);
+            bench.call(Verdict::Failed, 75);
+            assert_eq!(bench.breaker.word(), "closed");
+        }
+    }
+
+    #[test]
+    fn a_success_never_opens_it() {
+        let mut bench = Bench::new();
+        for _ in 0..9 {
+            bench.call(Verdict::Failed, 1);
+        }
+        bench.call(Verdict::Well, 1);
+        bench.call(Verdict::Nothing, 1);
+        assert_eq!(bench.breaker.word(), "closed", "though nine of ten failed");
+        bench.call(Verdict::Failed, 1);
+        assert_eq!(bench.breaker.word(), "open");
+    }
+
+    #[test]
+    fn it_stays_open_until_its_wait_is_over() {
+        let mut bench = Bench::new();
+        bench.call(Verdict::Barred(Shut::Quota), 0);
+        let until = bench.breaker.wakes();
+        assert!(until >= at(4));
+        bench.advance(3);
+        assert_eq!(bench.breaker.word(), "open");
+        bench.breaker.advance(&mut bench.rng, until);
+        assert_eq!(bench.breaker.word(), "half-open");
+    }
+
+    #[test]
     fn it_opens_when_five_calls_in_a_row_found_no_connection() {
         let mut bench = Bench::new();
         for _ in 0..4 {

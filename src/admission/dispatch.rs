@@ -32,9 +32,11 @@ fn keep_least(best: &mut Option<(u64, Start)>, other: (u64, Start)) {
 
 impl Core {
     /// Starts whatever can start: afterwards no eligible job meets a free slot (rule 3). Expired jobs that a late tick has
-    /// left in line are ended, a slice of them; if there are more, the core wants its tick at once.
+    /// left in line are ended, and those whose target has not their model are led on, a slice of them; if there are more,
+    /// the core wants its tick at once.
     pub(super) fn settle(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.relax();
+        self.onward.is_behind = false;
         if self.has_stopped(now) {
             return;
         }
@@ -56,6 +58,7 @@ impl Core {
                 late += 1;
             } else if self.onward.has_marks() && self.lacks(target, &self.jobs[&next.job], now) {
                 if late == SLICE {
+                    self.onward.is_behind = true;
                     return;
                 }
                 self.lead_on(next.job, now, actions);

@@ -300,20 +300,22 @@ mod tests {
     /// A limit in slow start that has come to `value`, all of it in use.
     fn grown_to(value: usize, most: usize) -> Limit {
         let mut limit = limit(most);
-        while limit.places() < value {
+        for _ in limit.places()..value {
             let bound = limit.start(limit.places(), at(0));
             limit.succeed(bound);
         }
+        assert!(limit.places() >= value, "each success adds one");
         limit.start(value, at(0));
         limit
     }
 
     /// When the limit first reaches `value` with as much in use as it gives.
     fn reaches(limit: &mut Limit, value: usize, from: Time) -> Duration {
-        while limit.places() < value {
-            let next = limit.grows_at();
-            assert!(next < Time::NEVER, "it stands still at {}", limit.places());
+        for _ in limit.places()..value {
+            let (before, next) = (limit.places(), limit.grows_at());
+            assert!(next < Time::NEVER, "it stands still at {before}");
             limit.draw(next);
+            assert_eq!(limit.places(), before + 1, "when it said that it would");
             limit.start(limit.places(), next);
         }
         limit.drawn.since(from)
@@ -389,6 +391,22 @@ mod tests {
     }
 
     #[test]
+    fn it_grows_no_sooner_for_being_looked_at() {
+        let (mut seen, mut unseen) = (grown_to(20, 64), grown_to(20, 64));
+        for limit in [&mut seen, &mut unseen] {
+            limit.congest(0, 20, at(0));
+            limit.start(14, at(0));
+        }
+        let next = unseen.grows_at();
+        for second in 1..next.since(at(0)).as_secs() {
+            seen.draw(at(second));
+            assert_eq!(seen.places(), 14, "at {second} s");
+        }
+        let apart = seen.grows_at().since(next).max(next.since(seen.grows_at()));
+        assert!(apart < Duration::from_millis(1), "{apart:?}");
+    }
+
+    #[test]
     fn it_goes_on_above_the_peak_slowly_at_first() {
         let mut limit = grown_to(20, 64);
         limit.congest(0, 20, at(0));
@@ -435,23 +453,25 @@ mod tests {
 
     #[test]
     fn answers_twice_as_slow_as_ever_hold_growth_back_until_that_is_the_rule() {
-        let mut limit = grown_to(20, 64);
-        for _ in 0..200 {
-            limit.hear(Duration::from_secs(1), at(0));
+        for usual in [Duration::from_millis(50), Duration::from_secs(1)] {
+            let mut limit = grown_to(20, 64);
+            for _ in 0..200 {
+                limit.hear(usual, at(0));
+            }
+            limit.congest(0, 20, at(0));
+            limit.start(14, at(0));
+            assert!(limit.grows_at() < Time::NEVER);
+            for slow in 1..=20 {
+                limit.hear(usual * 5, at(0));
+                assert_eq!(limit.is_held_back(), slow > 2, "after {slow} of {usual:?}");
+            }
+            assert_eq!(limit.grows_at(), Time::NEVER);
+            assert_eq!(limit.places(), 14, "and takes nothing away");
+            for _ in 0..200 {
+                limit.hear(usual * 5, at(0));
+            }
+            assert!(!limit.is_held_back());
         }
-        limit.congest(0, 20, at(0));
-        limit.start(14, at(0));
-        assert!(limit.grows_at() < Time::NEVER);
-        for _ in 0..20 {
-            limit.hear(Duration::from_secs(5), at(0));
-        }
-        assert!(limit.is_held_back());
-        assert_eq!(limit.grows_at(), Time::NEVER);
-        assert_eq!(limit.places(), 14, "and takes nothing away");
-        for _ in 0..200 {
-            limit.hear(Duration::from_secs(5), at(0));
-        }
-        assert!(!limit.is_held_back());
     }
 
     #[test]

@@ -34,6 +34,7 @@
 //! answers *no*.
 
 mod admit;
+mod audit;
 mod backoff;
 mod breaker;
 mod dispatch;

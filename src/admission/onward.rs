@@ -45,6 +45,8 @@ pub(super) struct Onward {
     dues: Vec<BTreeSet<(Time, JobId)>>,
     /// Stages that were shut while jobs waited, with the last job that was looked at.
     sweeps: BTreeMap<StageId, (Time, JobId)>,
+    /// Whether the last step left jobs in line whose target has not their model.
+    pub(super) is_behind: bool,
     /// Models that targets don't have, until when.
     marks: Vec<(TargetId, ModelId, Time)>,
 }
@@ -86,7 +88,7 @@ impl Onward {
 
     /// When there is something to do.
     pub(super) fn due(&self) -> Time {
-        if !self.sweeps.is_empty() {
+        if self.is_behind || !self.sweeps.is_empty() {
             return Time::ZERO;
         }
         self.backing.first().map_or(Time::NEVER, |&(at, _)| at)
@@ -510,5 +512,49 @@ impl Job {
     fn go_to(&mut self, at: usize, stage: StageId) {
         self.at = at;
         self.route[at].stage = stage;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Time {
+        Time::ZERO + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_mark_that_is_made_again_lasts_longer_and_takes_no_further_place() {
+        let mut onward = Onward::new(1);
+        let (one, other) = (TargetId(0), TargetId(1));
+        onward.mark(one, ModelId(1), at(300), at(0));
+        for second in 0..MARKS as u64 {
+            onward.mark(other, ModelId(1), at(310 + second), at(second));
+        }
+        assert_eq!(onward.marked(one, Some(ModelId(1)), at(200)), Some(at(300)));
+        let last = at(309 + MARKS as u64);
+        assert_eq!(onward.marked(other, Some(ModelId(1)), at(200)), Some(last));
+        assert_eq!(onward.marked(one, Some(ModelId(1)), at(300)), None);
+        assert_eq!(onward.marked(one, Some(ModelId(2)), at(200)), None);
+        assert_eq!(onward.marked(one, None, at(200)), None);
+    }
+
+    #[test]
+    fn the_mark_that_is_forgotten_soonest_makes_room_and_what_is_over_takes_none() {
+        let mut onward = Onward::new(1);
+        for model in 0..MARKS as u64 {
+            onward.mark(TargetId(0), ModelId(model), at(400 - model), at(0));
+        }
+        onward.mark(TargetId(0), ModelId(500), at(500), at(0));
+        let known = |onward: &Onward, now| {
+            let models = (0..=500).map(ModelId);
+            models
+                .filter(|&model| onward.marked(TargetId(0), Some(model), at(now)).is_some())
+                .collect::<Vec<_>>()
+        };
+        let left: Vec<ModelId> = (0..MARKS as u64 - 1).chain([500]).map(ModelId).collect();
+        assert_eq!(known(&onward, 0), left);
+        onward.mark(TargetId(0), ModelId(501), at(900), at(499));
+        assert_eq!(onward.marks.len(), 2, "the others are over");
     }
 }

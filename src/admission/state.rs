@@ -86,6 +86,17 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    pub(super) fn new(providers: usize) -> Self {
+        Waiting {
+            jobs: 0,
+            bytes: 0,
+            by_provider: vec![0; providers],
+            ages: Default::default(),
+            lengths: (0..providers).map(|_| Default::default()).collect(),
+            pressure: false,
+        }
+    }
+
     /// The lengths of the lines for one provider, or for each.
     pub(super) fn lengths_of(
         &self,
@@ -159,14 +170,7 @@ impl Core {
             jobs: HashMap::new(),
             sessions: Sessions::default(),
             timers: BTreeSet::new(),
-            waiting: Waiting {
-                jobs: 0,
-                bytes: 0,
-                by_provider: vec![0; providers],
-                ages: Default::default(),
-                lengths: (0..providers).map(|_| Default::default()).collect(),
-                pressure: false,
-            },
+            waiting: Waiting::new(providers),
             estimates: settings
                 .targets
                 .iter()
@@ -298,6 +302,7 @@ impl Core {
                 self.waiting.jobs
             ));
         }
+        self.audit_waiting()?;
         self.audit_onward()?;
         if self.timers.len() != self.jobs.len() {
             return Err(format!(

@@ -35,10 +35,13 @@ mod handle;
 mod job;
 mod learn;
 mod live;
+mod parking;
 mod permit;
 mod plan;
 mod pools;
 mod ready;
+#[cfg(test)]
+mod ready_tests;
 mod report;
 mod sessions;
 mod settings;

@@ -8,12 +8,9 @@
 //! *No wake-up is lost.* The pusher sends first and looks at the stack then; the worker lies down on the stack first and
 //! looks at the channels again then. The stack's lock orders the two: one of them sees the other. A worker that
 //! finds a job in its second look takes itself off the stack; where a pusher was faster, it waits for that wake-up, which
-//! is under way, so that none is left over to end a later sleep.
+//! is under way, so that none is left over to end a later sleep. `tests/shuttle` tries it.
 
-use crossbeam::channel::{Receiver, Sender, bounded};
-use crossbeam::sync::{Parker, Unparker};
-use crossbeam::utils::Backoff;
-use parking_lot::Mutex;
+use super::parking::{Backoff, Mutex, Parker, Receiver, Sender, TrySendError, Unparker, bounded};
 
 /// The most urgent first; each holds as many as there are workers, so that sending never blocks.
 #[derive(Debug)]
@@ -46,7 +43,7 @@ impl<T> ReadyQueue<T> {
     /// The job, when there are more than workers.
     pub(super) fn push(&self, class: usize, job: T) -> Result<(), T> {
         let sent = self.classes[class].0.try_send(job);
-        sent.map_err(crossbeam::channel::TrySendError::into_inner)?;
+        sent.map_err(TrySendError::into_inner)?;
         // Woken outside of the lock, which the woken one may want at once.
         let woken = self.rest.lock().asleep.pop();
         if let Some((_, worker)) = woken {
@@ -64,7 +61,9 @@ impl<T> ReadyQueue<T> {
             {
                 let mut rest = self.rest.lock();
                 if rest.closing {
-                    return None;
+                    drop(rest);
+                    // What was pushed before the close may have come after the first look.
+                    return self.take();
                 }
                 rest.asleep.push((worker, parker.unparker().clone()));
             }
@@ -112,102 +111,10 @@ impl<T> ReadyQueue<T> {
         let place = asleep.iter().rposition(|(number, _)| *number == worker);
         place.map(|place| asleep.remove(place)).is_some()
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-
-    #[test]
-    fn the_most_urgent_job_comes_first() {
-        let queue = ReadyQueue::new(3);
-        for class in [2, 0, 1] {
-            queue.push(class, class).expect("room");
-        }
-        let parker = Parker::new();
-        let taken = [(); 3].map(|()| queue.next(0, &parker));
-        assert_eq!(taken, [Some(0), Some(1), Some(2)]);
-    }
-
-    #[test]
-    fn more_jobs_than_workers_come_back() {
-        let queue = ReadyQueue::new(1);
-        assert_eq!(queue.push(0, 'a'), Ok(()));
-        assert_eq!(queue.push(0, 'b'), Err('b'));
-        assert_eq!(queue.push(1, 'c'), Ok(()), "each class has its own places");
-    }
-
-    #[test]
-    fn workers_go_home_when_nothing_is_left() {
-        let queue = ReadyQueue::new(2);
-        queue.push(1, "last").expect("room");
-        queue.close();
-        let parker = Parker::new();
-        assert_eq!(queue.next(0, &parker), Some("last"));
-        assert_eq!(queue.next(0, &parker), None);
-    }
-
-    #[test]
-    fn the_worker_that_lay_down_last_is_woken_first() {
-        let queue = ReadyQueue::new(2);
-        let woken = crossbeam::channel::unbounded();
-        std::thread::scope(|scope| {
-            for worker in 0..2 {
-                let (queue, woken) = (&queue, woken.0.clone());
-                scope.spawn(move || {
-                    let parker = Parker::new();
-                    while let Some(()) = queue.next(worker, &parker) {
-                        let _ = woken.send(worker);
-                    }
-                });
-                while queue.rest.lock().asleep.len() <= worker {
-                    std::thread::yield_now();
-                }
-            }
-            for _ in 0..10 {
-                queue.push(0, ()).expect("room");
-                assert_eq!(woken.1.recv(), Ok(1));
-                while queue.rest.lock().asleep.len() < 2 {
-                    std::thread::yield_now();
-                }
-            }
-            queue.close();
-        });
-    }
-
-    #[test]
-    fn each_job_is_taken_once_and_none_is_forgotten() {
-        const WORKERS: usize = 4;
-        const EACH: usize = 5_000;
-        let queue = ReadyQueue::new(WORKERS);
-        let taken = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for worker in 0..WORKERS {
-                let (queue, taken) = (&queue, &taken);
-                scope.spawn(move || {
-                    let parker = Parker::new();
-                    while let Some(number) = queue.next(worker, &parker) {
-                        taken.fetch_add(number, Ordering::Relaxed);
-                    }
-                });
-            }
-            let pushers = [0, 1, 2].map(|class| {
-                let queue = &queue;
-                scope.spawn(move || {
-                    for number in 1..=EACH {
-                        while queue.push(class, number).is_err() {
-                            std::thread::yield_now();
-                        }
-                    }
-                })
-            });
-            for pusher in pushers {
-                pusher.join().expect("no panic");
-            }
-            queue.close();
-        });
-        assert_eq!(taken.into_inner(), 3 * EACH * (EACH + 1) / 2);
+    /// Workers that have lain down.
+    #[cfg(test)]
+    pub(super) fn asleep(&self) -> usize {
+        self.rest.lock().asleep.len()
     }
 }

@@ -8,7 +8,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crossbeam::sync::Parker;
+use super::parking::Parker;
 
 use super::job::{CallInfo, Phase, Verdict};
 use super::learn::{self, Ear};

@@ -3,6 +3,12 @@
 //! The model foretells every end and every refusal, who waits and when the core wants its tick. Which job starts is
 //! foretold where the rules alone say so; where fair shares decide, the model says which ones may start, and that one
 //! must.
+//!
+//! Calls fail in ways that let them be tried again, at their stage or the next: attempts, budgets, what a job that backs
+//! off keeps and when it comes back are foretold too; how long it waits is random, so within its bounds the model follows
+//! the core. What a *target* has learned (its limit, gate and breaker) is left out: those are functions of time in
+//! floating point, and a model of them would be a copy. They have their own tests, and the simulator and shuttle hold
+//! them to what must never happen: a start above a limit, through a shut gate, beside a probe.
 
 mod model;
 mod rules;
@@ -10,7 +16,7 @@ mod rules;
 use std::time::Duration;
 
 use pointsman::admission::{
-    Learning, ProviderId, ProviderSettings, QueueSettings, Settings, Step, TargetId,
+    Learning, ProviderId, ProviderSettings, QueueSettings, RetrySettings, Settings, Step, TargetId,
 };
 use pointsman::config::Priority;
 use proptest::prelude::*;
@@ -67,7 +73,16 @@ fn settings() -> impl Strategy<Value = Settings> {
     let limits = (1..5_usize, 1..6_usize, 1..3_usize, 1..4_usize);
     let queue = (0..8_usize, 1..5_usize, 20..300_usize, 1..8_usize, 1..20_u64);
     let providers = prop::collection::vec((1..4_usize, any::<bool>()), 2);
-    (limits, queue, providers).prop_map(|(limits, queue, providers)| Settings {
+    let retry =
+        (1..5_u32, 1..6_u32, 0..4_u32).prop_map(|(attempts, budget, floor)| RetrySettings {
+            attempts,
+            base: Duration::from_millis(500),
+            max: Duration::from_millis(1_500),
+            budget: f64::from(budget),
+            floor: f64::from(floor),
+            refill: 0.5,
+        });
+    (limits, queue, providers, retry).prop_map(|(limits, queue, providers, retry)| Settings {
         workers: limits.0,
         global: limits.1,
         session: limits.2,
@@ -87,6 +102,7 @@ fn settings() -> impl Strategy<Value = Settings> {
             .into_iter()
             .map(|(limit, reserves)| ProviderSettings {
                 reserves,
+                retry,
                 ..ProviderSettings::fixed(limit)
             })
             .collect(),
@@ -144,8 +160,7 @@ fn seen(step: &Step) -> Seen {
         Step::Start {
             target, attempt, ..
         } => Seen::Start(*target, *attempt),
-        // Nothing is repeated here.
-        Step::BackOff { .. } => Seen::End("backs off"),
+        Step::BackOff { until } => Seen::BackOff(*until),
         Step::End(ending) => Seen::End(rules::name(ending)),
         Step::Interrupt(reason) => Seen::Interrupt(*reason),
     }

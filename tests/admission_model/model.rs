@@ -15,14 +15,22 @@ use pointsman::config::Priority;
 use super::rules::{is_session, name, session_limit};
 use super::seen;
 
-/// A call that fails in a way that lets the next stage try.
-const FALLS_BACK: Outcome = Outcome::Failed(Cause::Broken);
+/// What becomes of a call, by number.
+const OUTCOMES: [Outcome; 6] = [
+    Outcome::Failed(Cause::Request),
+    Outcome::Failed(Cause::Broken),
+    Outcome::Failed(Cause::Unreachable),
+    Outcome::Failed(Cause::Failing { again: true }),
+    Outcome::Completed,
+    Outcome::Completed,
+];
 
 /// What an action comes to, for comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Seen {
     Wait(usize),
     Start(TargetId, u32),
+    BackOff(Time),
     End(&'static str),
     Interrupt(CancelReason),
 }
@@ -40,6 +48,11 @@ pub(super) struct Job {
     pub(super) deadline: Time,
     pub(super) queue_until: Time,
     pub(super) permit: Option<PermitKey>,
+    /// How often its call was repeated, and whether because its provider had failed.
+    pub(super) repeats: u32,
+    pub(super) failed_once: bool,
+    /// While it backs off: until when.
+    pub(super) back_at: Option<Time>,
 }
 
 /// A permit that is out.
@@ -72,6 +85,8 @@ pub(super) struct Model {
     pub(super) newcomers: Vec<u64>,
     pub(super) last_turn: Time,
     pub(super) stop: Option<Time>,
+    /// By target: what is left of its budget for repetitions.
+    pub(super) tokens: Vec<f64>,
 }
 
 type Check = Result<(), String>;
@@ -86,7 +101,9 @@ impl Model {
         let stages = routes
             .iter()
             .map(|route| route.iter().map(|stage| core.stage(stage)).collect());
+        let budget = |provider: &ProviderId| settings.providers[provider.0 as usize].retry.budget;
         Model {
+            tokens: settings.targets.iter().map(budget).collect(),
             stages: stages.collect(),
             core,
             settings,
@@ -125,6 +142,9 @@ impl Model {
             deadline: self.now + patience,
             queue_until: self.now + self.settings.queue.timeout,
             permit: None,
+            repeats: 0,
+            failed_once: false,
+            back_at: None,
         };
         let event = Event::Submit(Submission {
             job: JobId(job.id),
@@ -139,7 +159,7 @@ impl Model {
             deadline: job.deadline,
             bytes,
         });
-        let mut actions = self.tell(event);
+        let mut actions = self.tell(event)?;
         let id = job.id;
         if self.stop.is_some() {
             expect(&mut actions, id, Seen::End("stopping"))?;
@@ -187,41 +207,68 @@ impl Model {
         if self.calls.is_empty() {
             return Ok(());
         }
-        let call = self.calls.remove(call % self.calls.len());
-        let outcome = match how % 4 {
-            0 => Outcome::Failed(Cause::Request),
-            1 | 2 => FALLS_BACK,
-            _ => Outcome::Completed,
-        };
+        let call = self.calls[call % self.calls.len()].clone();
+        let outcome = OUTCOMES[usize::from(how) % OUTCOMES.len()];
+        let mut actions = self.tell(Event::GiveBack(call.permit, outcome.into()))?;
+        self.calls.retain(|other| other.permit != call.permit);
         self.returned.push(call.permit);
         self.completed += 1;
-        let mut actions = self.tell(Event::GiveBack(call.permit, outcome.into()));
+        if outcome == Outcome::Completed {
+            self.refill(call.target);
+        }
         self.note_running(call.flow);
-        let stopped = self.stop.is_some_and(|until| until <= self.now);
-        let timeout = self.now + self.settings.queue.timeout;
-        let stages = |job: &Job| self.routes[job.route].len();
-        if let Some(index) = self
-            .jobs
-            .iter()
-            .position(|job| job.permit == Some(call.permit))
-        {
-            let more = self.jobs[index].at + 1 < stages(&self.jobs[index]);
-            if outcome == FALLS_BACK && more && self.jobs[index].deadline > self.now && !stopped {
-                let job = &mut self.jobs[index];
-                (job.permit, job.at, job.queue_until) = (None, job.at + 1, timeout);
-                self.note_newcomers();
-                expect(&mut actions, call.job, Seen::Wait(self.line_of(call.job)))?;
-            } else {
-                self.jobs.remove(index);
-                expect(
-                    &mut actions,
-                    call.job,
-                    Seen::End(name(&Ending::Finished(outcome))),
-                )?;
-            }
+        let mut jobs = self.jobs.iter();
+        if let Some(index) = jobs.position(|job| job.permit == Some(call.permit)) {
+            self.go_on(index, &call, outcome, &mut actions)?;
         }
         self.note_newcomers();
         self.settle(actions)
+    }
+
+    /// The job's call is back: it is tried again, goes to its next stage, or is over.
+    fn go_on(
+        &mut self,
+        index: usize,
+        call: &Call,
+        outcome: Outcome,
+        actions: &mut VecDeque<Action>,
+    ) -> Check {
+        let job = self.jobs[index].clone();
+        let over = job.deadline <= self.now || self.has_stopped();
+        let (soonest_too_late, last) = self.backs_off_until(&job, call.target);
+        let said = actions.front().map(|action| seen(&action.step));
+        if let Some(Seen::BackOff(until)) = said {
+            let sound = !over && self.may_repeat(&job, call.target, outcome);
+            let in_bounds = until >= self.now && until <= last && until < soonest_too_late;
+            ensure(sound && in_bounds, || format!("{job:?} until {until:?}"))?;
+            expect(actions, job.id, Seen::BackOff(until))?;
+            self.tokens[call.target.index()] = (self.tokens[call.target.index()] - 1.0).max(0.0);
+            let job = &mut self.jobs[index];
+            job.permit = None;
+            job.repeats += 1;
+            job.failed_once |= matches!(outcome, Outcome::Failed(Cause::Failing { .. }));
+            job.back_at = Some(until);
+            return Ok(());
+        }
+        let has_to =
+            !over && self.may_repeat(&job, call.target, outcome) && last < soonest_too_late;
+        ensure(!has_to, || format!("{job:?} is not tried again"))?;
+        let more = job.at + 1 < self.routes[job.route].len();
+        let falls_back =
+            outcome != Outcome::Failed(Cause::Request) && outcome != Outcome::Completed;
+        if falls_back && more && !over {
+            let timeout = self.now + self.settings.queue.timeout;
+            let job = &mut self.jobs[index];
+            (job.permit, job.at, job.queue_until) = (None, job.at + 1, timeout);
+            self.note_newcomers();
+            return expect(actions, call.job, Seen::Wait(self.line_of(call.job)));
+        }
+        self.jobs.remove(index);
+        expect(
+            actions,
+            call.job,
+            Seen::End(name(&Ending::Finished(outcome))),
+        )
     }
 
     pub(super) fn give_back_again(&mut self, which: usize) -> Check {
@@ -230,7 +277,7 @@ impl Model {
         }
         let permit = self.returned[which % self.returned.len()];
         let late = self.core.view(self.now).late_returns;
-        let actions = self.tell(Event::GiveBack(permit, Outcome::Completed.into()));
+        let actions = self.tell(Event::GiveBack(permit, Outcome::Completed.into()))?;
         ensure(self.core.view(self.now).late_returns == late + 1, || {
             "a late return is not counted".into()
         })?;
@@ -239,7 +286,7 @@ impl Model {
 
     pub(super) fn cancel(&mut self, job: usize) -> Check {
         let id = job as u64 % (self.submitted + 1);
-        let mut actions = self.tell(Event::Cancel(JobId(id), CancelReason::Requested));
+        let mut actions = self.tell(Event::Cancel(JobId(id), CancelReason::Requested))?;
         self.end_early(id, "cancelled", CancelReason::Requested, &mut actions)?;
         self.settle(actions)
     }
@@ -270,16 +317,16 @@ impl Model {
 
     pub(super) fn stop(&mut self, drain: Duration) -> Check {
         let until = self.now + drain;
-        let actions = self.tell(Event::Stop { until });
+        let actions = self.tell(Event::Stop { until })?;
         self.stop = Some(self.stop.map_or(until, |before| before.min(until)));
         self.settle(actions)
     }
 
     pub(super) fn tick(&mut self) -> Check {
-        let mut actions = self.tell(Event::Tick);
+        let mut actions = self.tell(Event::Tick)?;
         let mut due: Vec<(Time, u64)> = self.jobs.iter().map(|job| (job.due(), job.id)).collect();
         due.sort_unstable();
-        let stopped = self.stop.is_some_and(|until| until <= self.now);
+        let stopped = self.has_stopped();
         for (due, id) in due {
             let job = self
                 .jobs
@@ -304,10 +351,40 @@ impl Model {
         self.settle(actions)
     }
 
-    fn tell(&mut self, event: Event) -> VecDeque<Action> {
+    /// Before the core looks at an event it looks at the time.
+    fn tell(&mut self, event: Event) -> Result<VecDeque<Action>, String> {
         let mut actions = Vec::new();
         self.core.on(event, self.now, &mut actions);
-        actions.into()
+        let mut actions = VecDeque::from(actions);
+        self.bring_back(&mut actions)?;
+        Ok(actions)
+    }
+
+    /// Whoever has backed off for long enough goes into line, and whoever can start then does.
+    fn bring_back(&mut self, actions: &mut VecDeque<Action>) -> Check {
+        let backing = self
+            .jobs
+            .iter()
+            .filter_map(|job| Some((job.back_at?, job.id)));
+        let mut back: Vec<(Time, u64)> = backing.filter(|&(at, _)| at <= self.now).collect();
+        if back.is_empty() || self.has_stopped() {
+            return Ok(());
+        }
+        back.sort_unstable();
+        for (_, id) in back {
+            let timeout = self.now + self.settings.queue.timeout;
+            let mut jobs = self.jobs.iter_mut();
+            let job = jobs.find(|job| job.id == id).expect("listed above");
+            (job.back_at, job.queue_until) = (None, timeout);
+            if job.deadline <= self.now {
+                self.forget(id);
+                expect(actions, id, Seen::End("expired"))?;
+            } else {
+                self.note_newcomers();
+                expect(actions, id, Seen::Wait(self.line_of(id)))?;
+            }
+        }
+        self.start_all(actions)
     }
 
     fn end_early(
@@ -330,13 +407,18 @@ impl Model {
     /// What is left of the actions are starts (and ends of those that would start too late), as long as there is
     /// somebody who may start, and no longer.
     fn settle(&mut self, mut actions: VecDeque<Action>) -> Check {
-        self.relax();
-        while !self.who_may_start().is_empty() {
-            self.start_next(&mut actions)?;
-            self.relax();
-        }
+        self.start_all(&mut actions)?;
         ensure(actions.is_empty(), || format!("unforeseen: {actions:?}"))?;
         self.compare()
+    }
+
+    fn start_all(&mut self, actions: &mut VecDeque<Action>) -> Check {
+        self.relax();
+        while !self.who_may_start().is_empty() {
+            self.start_next(actions)?;
+            self.relax();
+        }
+        Ok(())
     }
 
     /// The next action is the start of one that may start.
@@ -394,11 +476,7 @@ impl Model {
     fn compare(&self) -> Check {
         self.core.audit()?;
         let view = self.core.view(self.now);
-        let waiting: Vec<&Job> = self
-            .jobs
-            .iter()
-            .filter(|job| job.permit.is_none())
-            .collect();
+        let waiting: Vec<&Job> = self.jobs.iter().filter(|job| job.waits()).collect();
         let running: Vec<usize> = (0..2).map(|id| self.running_at(ProviderId(id))).collect();
         let theirs: Vec<usize> = view
             .providers
@@ -411,6 +489,14 @@ impl Model {
         ensure(view.waiting == waiting.len(), || {
             format!("{} wait, not {}", view.waiting, waiting.len())
         })?;
+        let backing = self.jobs.iter().filter(|job| job.back_at.is_some());
+        ensure(view.backing_off == backing.count(), || {
+            format!("{} back off", view.backing_off)
+        })?;
+        let tokens: Vec<f64> = view.targets.iter().map(|seen| seen.retry_tokens).collect();
+        ensure(tokens == self.tokens, || {
+            format!("{tokens:?} tokens, not {:?}", self.tokens)
+        })?;
         ensure(view.sessions == self.since.len(), || {
             format!("{} sessions", view.sessions)
         })?;
@@ -418,6 +504,7 @@ impl Model {
         let stop = self.stop.filter(|_| !self.jobs.is_empty());
         let due = timers
             .chain(stop)
+            .chain(self.jobs.iter().filter_map(|job| job.back_at))
             .chain([self.next_turn()])
             .min()
             .unwrap_or(Time::NEVER);
@@ -450,7 +537,7 @@ impl Model {
     /// Jobs came or went.
     fn note_newcomers(&mut self) {
         let waits = |flow: u64| {
-            let mut waiting = self.jobs.iter().filter(|job| job.permit.is_none());
+            let mut waiting = self.jobs.iter().filter(|job| job.waits());
             is_session(flow)
                 && !self.since.contains_key(&flow)
                 && waiting.any(|job| job.flow == flow)
@@ -478,10 +565,16 @@ impl Model {
 impl Job {
     /// When it has to end if nothing ends it before.
     pub(super) fn due(&self) -> Time {
-        match self.permit {
-            Some(_) => self.deadline,
-            None => self.deadline.min(self.queue_until),
+        if self.waits() {
+            self.deadline.min(self.queue_until)
+        } else {
+            self.deadline
         }
+    }
+
+    /// Whether it stands in line.
+    pub(super) fn waits(&self) -> bool {
+        self.permit.is_none() && self.back_at.is_none()
     }
 }
 

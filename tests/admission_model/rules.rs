@@ -11,15 +11,11 @@ impl Model {
     /// Of the first of each flow in each line, those with a slot. If no line leaves a choice between flows or classes,
     /// only the oldest; of those that need a place only the one whose session has waited longest for it.
     pub(super) fn who_may_start(&self) -> Vec<u64> {
-        if self.stop.is_some_and(|until| until <= self.now) {
+        if self.has_stopped() {
             return Vec::new();
         }
         let key = |job: &Job| (self.stage(job).clone(), job.class, job.flow);
-        let waiting: Vec<&Job> = self
-            .jobs
-            .iter()
-            .filter(|job| job.permit.is_none())
-            .collect();
+        let waiting: Vec<&Job> = self.jobs.iter().filter(|job| job.waits()).collect();
         let first = |job: &&&Job| {
             !waiting
                 .iter()
@@ -50,9 +46,11 @@ impl Model {
     /// The bound that would refuse a job, in the order in which they are asked.
     pub(super) fn bound(&self, job: &Job) -> Option<&'static str> {
         let queue = &self.settings.queue;
+        // Who backs off keeps its place.
         let waiting = || self.jobs.iter().filter(|job| job.permit.is_none());
-        let own = waiting()
-            .filter(|other| other.flow == job.flow && self.stage(other) == self.stage(job));
+        let own = waiting().filter(|other| {
+            other.waits() && other.flow == job.flow && self.stage(other) == self.stage(job)
+        });
         if own.count() >= queue.per_session {
             Some("session queue full")
         } else if waiting().map(|job| job.bytes).sum::<usize>() + job.bytes > queue.max_bytes {
@@ -84,7 +82,7 @@ impl Model {
         let mut lines: BTreeMap<(usize, Vec<TargetId>, u64), Vec<&Job>> = BTreeMap::new();
         let within = self.share_is_full(arrival);
         let competes =
-            |job: &&Job| job.permit.is_none() && (!within || self.home(job) == self.home(arrival));
+            |job: &&Job| job.waits() && (!within || self.home(job) == self.home(arrival));
         for job in self.jobs.iter().filter(competes) {
             let line = (job.class, self.stage(job).clone(), job.flow);
             lines.entry(line).or_default().push(job);
@@ -165,8 +163,40 @@ impl Model {
     /// How many wait in the line that this job stands in.
     pub(super) fn line_of(&self, id: u64) -> usize {
         let job = self.jobs.iter().find(|job| job.id == id).expect("it lives");
-        let in_line = |other: &&Job| other.permit.is_none() && self.stage(other) == self.stage(job);
+        let in_line = |other: &&Job| other.waits() && self.stage(other) == self.stage(job);
         self.jobs.iter().filter(in_line).count()
+    }
+
+    /// Whether the drain is over.
+    pub(super) fn has_stopped(&self) -> bool {
+        self.stop.is_some_and(|until| until <= self.now)
+    }
+
+    /// Whether a call that came back so may be repeated where it was, time aside.
+    pub(super) fn may_repeat(&self, job: &Job, target: TargetId, outcome: Outcome) -> bool {
+        let retry = self.settings.providers[self.provider_of(target).0 as usize].retry;
+        let by_cause = match outcome {
+            Outcome::Failed(Cause::Unreachable) => true,
+            Outcome::Failed(Cause::Failing { again }) => again && !job.failed_once,
+            _ => false,
+        };
+        by_cause && job.repeats + 1 < retry.attempts && self.tokens[target.index()] > retry.floor
+    }
+
+    /// Until when a job may back off: before its share of the time is over, and no later than the longest wait.
+    pub(super) fn backs_off_until(&self, job: &Job, target: TargetId) -> (Time, Time) {
+        let retry = self.settings.providers[self.provider_of(target).0 as usize].retry;
+        let stages = (self.routes[job.route].len() - job.at) as u32;
+        let share = self.now + job.deadline.since(self.now) / stages;
+        let longest = (retry.base * 2_u32.pow(job.repeats)).min(retry.max);
+        (share, self.now + longest)
+    }
+
+    /// A call came to its proper end.
+    pub(super) fn refill(&mut self, target: TargetId) {
+        let retry = self.settings.providers[self.provider_of(target).0 as usize].retry;
+        let tokens = &mut self.tokens[target.index()];
+        *tokens = (*tokens + retry.refill).min(retry.budget);
     }
 
     pub(super) fn stage(&self, job: &Job) -> &Vec<TargetId> {

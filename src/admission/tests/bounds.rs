@@ -63,6 +63,54 @@ fn each_bound_refuses_by_its_own_name() {
 }
 
 #[test]
+fn every_refusal_says_what_is_full_and_which_knob_it_is() {
+    let expected = secs(90);
+    for (reason, says) in [
+        (RefusalReason::QueueFull, "queue.capacity"),
+        (RefusalReason::SessionQueueFull, "queue.per_session"),
+        (RefusalReason::QueueBytes, "queue.max_bytes"),
+        (RefusalReason::ProviderQueueFull, "queue.provider_share"),
+        (RefusalReason::WaitTooLong { expected }, "wait of 90 s"),
+        (RefusalReason::Displaced, "less than its share"),
+        (RefusalReason::Shut(Shut::Quota), "nothing left to spend"),
+        (RefusalReason::Stopping, "stopping"),
+    ] {
+        let text = reason.to_string();
+        assert!(text.contains(says), "{text:?} does not say {says:?}");
+    }
+}
+
+#[test]
+fn who_backs_off_keeps_its_place_and_its_bytes() {
+    let backing_off = |change: fn(&mut QueueSettings)| {
+        let mut limits = one_slot();
+        limits.providers[0].retry = RetrySettings::default();
+        change(&mut limits.queue);
+        let mut world = World::new(limits);
+        let back = world.submit(ask(1).bytes(60));
+        let runs = world.submit(ask(1).bytes(1));
+        world.fail(back, Cause::Unreachable);
+        assert_eq!((world.view().backing_off, world.view().waiting), (1, 0));
+        assert!(world.has_started(runs));
+        world
+    };
+    let mut world = backing_off(|queue| queue.max_bytes = 100);
+    let refused = world.submit(ask(2).bytes(41));
+    assert_eq!(world.refusal(refused), Some(RefusalReason::QueueBytes));
+    let small = world.submit(ask(2).bytes(40));
+    assert_eq!(world.refusal(small), None);
+
+    let mut world = backing_off(|queue| queue.per_provider = 2);
+    let second = world.submit(ask(2));
+    assert_eq!(world.refusal(second), None);
+    let refused = world.submit(ask(2));
+    assert_eq!(
+        world.refusal(refused),
+        Some(RefusalReason::ProviderQueueFull)
+    );
+}
+
+#[test]
 fn the_places_of_a_flow_for_a_target_are_counted_over_its_classes() {
     let mut world = busy(|queue| queue.per_session = 2);
     world.submit(ask(1).class(Priority::High));
@@ -177,6 +225,18 @@ fn a_full_queue_makes_room_for_who_has_less_than_its_share() {
 }
 
 #[test]
+fn nobody_gives_way_to_a_session_that_has_the_average() {
+    let mut world = busy(|queue| queue.capacity = 8);
+    for (flow, jobs) in [(1, 4), (2, 2), (3, 1), (4, 1)] {
+        world.submit_all(jobs, &ask(flow));
+    }
+    let refused = world.submit(ask(2));
+    assert_eq!(world.refusal(refused), Some(RefusalReason::QueueFull));
+    let modest = world.submit(ask(3));
+    assert_eq!(world.refusal(modest), None, "it has less");
+}
+
+#[test]
 fn a_provider_that_has_all_its_places_makes_room_among_those_who_wait_for_it() {
     let mut world = busy(|queue| queue.per_provider = 3);
     let elsewhere = world.submit_all(4, &ask(3).on(1));
@@ -266,6 +326,66 @@ fn who_would_wait_too_long_is_told_so_at_once() {
         world.refusal(hurried),
         Some(RefusalReason::WaitTooLong { .. })
     ));
+}
+
+/// Twenty calls of fifteen seconds at each of two providers that take one and two calls; then all are busy.
+fn experienced_with_three_places() -> World {
+    let mut limits = settings(2);
+    (limits.providers[0].limit, limits.providers[1].limit) = (1, 2);
+    let mut world = World::new(limits);
+    for target in [0, 1] {
+        for _ in 0..20 {
+            let job = world.submit(ask(1).on(target));
+            world.pass(15);
+            world.finish(job);
+        }
+    }
+    world.submit(ask(1).on(0));
+    world.submit_all(2, &ask(1).on(1));
+    world
+}
+
+#[test]
+fn the_wait_is_shared_by_all_places_of_the_line() {
+    let both = || ask(2).along(&[&[0, 1]]);
+    let mut world = experienced_with_three_places();
+    world.submit_all(6, &both());
+    let refused = world.submit(both().within(29));
+    let expected = secs(30);
+    assert_eq!(
+        world.refusal(refused),
+        Some(RefusalReason::WaitTooLong { expected }),
+        "six before it, fifteen seconds each, three at once"
+    );
+    let patient = world.submit(both().within(31));
+    assert_eq!(world.refusal(patient), None);
+}
+
+#[test]
+fn who_waits_for_a_full_provider_is_refused_by_its_expectation_though_slots_are_free() {
+    let mut world = experienced_with_three_places();
+    world.submit_all(2, &ask(1).on(0));
+    let refused = world.submit(ask(1).on(0).within(29));
+    let expected = secs(30);
+    assert_eq!(
+        world.refusal(refused),
+        Some(RefusalReason::WaitTooLong { expected })
+    );
+}
+
+#[test]
+fn before_a_session_go_only_as_many_of_each_other_as_it_has_itself() {
+    let mut world = experienced(20, 10);
+    world.submit_all(4, &ask(1));
+    world.submit(ask(2));
+    let refused = world.submit(ask(3).within(19));
+    let expected = secs(20);
+    assert_eq!(
+        world.refusal(refused),
+        Some(RefusalReason::WaitTooLong { expected })
+    );
+    let patient = world.submit(ask(3).within(21));
+    assert_eq!(world.refusal(patient), None);
 }
 
 #[test]
@@ -359,4 +479,14 @@ fn the_view_counts_what_waits_by_class_and_provider() {
     );
     assert_eq!(view.classes.map(|class| class.waiting), [1, 0, 1]);
     assert_eq!(view.classes[0].oldest, secs(4));
+}
+
+#[test]
+fn targets_of_one_provider_share_its_limit() {
+    let mut limits = settings(1);
+    limits.providers[0].limit = 2;
+    limits.targets.push(ProviderId(0));
+    let mut world = World::new(limits);
+    let jobs = [0, 1, 0, 1].map(|target| world.submit(ask(1).on(target)));
+    assert_eq!(world.started(), jobs[..2]);
 }

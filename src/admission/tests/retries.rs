@@ -383,3 +383,15 @@ fn repetitions_and_stages_together_stay_within_one_bound() {
     );
     assert_eq!(world.ending(job), failed(Cause::Unreachable));
 }
+
+#[test]
+fn who_comes_back_goes_before_an_arrival_even_if_the_tick_is_late() {
+    let mut world = World::new(narrow(1));
+    let back = world.submit(ask(1));
+    world.fail(back, CONGESTED);
+    world.started();
+    world.pass(20);
+    let arrives = world.submit(ask(2));
+    assert_eq!(world.started(), [back]);
+    assert_eq!(world.ending(arrives), None);
+}

@@ -379,3 +379,44 @@ fn who_waited_for_a_gate_goes_before_who_comes_when_it_opens() {
         "starts are paced after a wait"
     );
 }
+
+#[test]
+fn those_whose_target_lacks_their_model_are_led_on_in_slices_without_delay() {
+    let mut limits = settings(1);
+    limits.providers[0].limit = 1;
+    let mut world = World::new(limits);
+    let first = world.submit(ask(1).model(1));
+    let waiting = world.submit_all(2 * SLICE, &ask(1).model(1));
+    world.fail(first, Cause::ModelUnavailable);
+    let refused = |world: &World| {
+        let ended = waiting.iter().filter(|&&job| world.ending(job).is_some());
+        ended.count()
+    };
+    assert_eq!(refused(&world), SLICE);
+    world.play(0);
+    assert_eq!(refused(&world), waiting.len());
+}
+
+#[test]
+fn a_job_whose_call_failed_waits_for_its_next_stage_if_that_opens_in_time() {
+    for (opens_in, waits) in [(10, true), (200, false)] {
+        let mut world = World::new(learning(2));
+        shut_by(&mut world, retry_after(opens_in));
+        let job = world.submit(ask(1).along(&[&[1], &[0]]));
+        world.give_back(job, FALLS_BACK);
+        assert_eq!(world.ending(job).is_none(), waits, "in {opens_in} s");
+        world.started();
+        world.play(12);
+        assert_eq!(world.started() == [job], waits);
+    }
+}
+
+#[test]
+fn no_tick_is_asked_for_a_limit_that_grows_while_nobody_waits() {
+    let mut world = World::new(learning(1));
+    let jobs = world.submit_all(4, &ask(1));
+    world.fail(jobs[0], Cause::Congested { retry_after: None });
+    assert_eq!(world.core.next_due(), world.now + secs(3_600), "a deadline");
+    world.submit(ask(1));
+    assert!(world.core.next_due() < world.now + secs(3_600));
+}
