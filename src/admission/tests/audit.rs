@@ -23,3 +23,15 @@ fn each_counter_of_what_waits_that_is_off_is_found() {
         assert!(said.contains(name), "{said:?} does not say {name:?}");
     }
 }
+
+#[test]
+fn a_job_in_line_whose_time_nobody_watches_is_found() {
+    let mut world = World::new(one_slot());
+    world.submit(ask(1));
+    let waits = JobId(world.submit(ask(1)));
+    let job = &world.core.jobs[&waits];
+    let (stage, due) = (job.stage(), job.due());
+    world.core.onward.leave(stage, due, waits);
+    let said = world.core.audit().expect_err("it is off");
+    assert_eq!(said, "1 wait, 0 are watched");
+}

@@ -420,3 +420,55 @@ fn no_tick_is_asked_for_a_limit_that_grows_while_nobody_waits() {
     world.submit(ask(1));
     assert!(world.core.next_due() < world.now + secs(3_600));
 }
+
+#[test]
+fn of_stages_that_are_all_shut_the_first_to_open_is_waited_for() {
+    for (first, second) in [(40, 15), (15, 40)] {
+        let mut world = World::new(learning(2));
+        shut_by(&mut world, retry_after(first));
+        let job = world.submit(ask(1).on(1));
+        world.fail(job, retry_after(second));
+        let job = world.submit(ask(1).along(&[&[0], &[1]]));
+        world.play(18);
+        let opened = if first < second { 0 } else { 1 };
+        assert_eq!(world.seen[&job].target, Some(TargetId(opened)));
+    }
+}
+
+#[test]
+fn a_stage_opens_with_the_first_of_its_targets() {
+    for (first, second) in [(15, 50), (50, 15)] {
+        let mut world = World::new(learning(2));
+        shut_by(&mut world, retry_after(first));
+        let job = world.submit(ask(1).on(1));
+        world.fail(job, retry_after(second));
+        let job = world.submit(ask(1).along(&[&[0, 1]]).within(20));
+        assert_eq!(world.ending(job), None, "{first} s and {second} s");
+        world.play(18);
+        assert!(world.has_started(job));
+    }
+}
+
+#[test]
+fn nobody_with_another_choice_waits_for_what_becomes_of_a_probe() {
+    let mut world = World::new(learning(2));
+    shut_by(&mut world, Cause::Quota);
+    world.submit(ask(1));
+    world.play(6);
+    assert_eq!(world.view().targets[0].breaker, "half-open");
+    let job = world.submit(ask(1).along(&[&[0], &[1]]));
+    assert_eq!(world.seen[&job].target, Some(TargetId(1)));
+}
+
+#[test]
+fn who_would_wait_in_vain_is_told_at_once_however_short_the_wait() {
+    let mut world = World::new(learning(1));
+    let running = world.submit_all(4, &ask(1));
+    let hurried = world.submit(ask(1).within(2));
+    world.fail(running[0], retry_after(4));
+    world.play(0);
+    assert_eq!(
+        world.refusal(hurried),
+        Some(RefusalReason::Shut(RATE_LIMITED))
+    );
+}
