@@ -20,7 +20,7 @@
 //! * *Every cut recovers*: the curve goes through `top`, which is at least one above where it begins, at `t = K`.
 //!
 //! What came of it in simulation (`tests/simulation/race.rs`: 15 hours, a true capacity of 64 calls, calls of a median of
-//! 12 s, refusals within 0.2 s above it, always somebody in line), beside rules of others written after their sources:
+//! 12 s, refusals within 0.2 s above it, always somebody in line), beside rules of others, written anew as they are described:
 //!
 //! | | utilisation | refusals per success |
 //! |---|---|---|
