@@ -64,6 +64,7 @@ struct Inner {
 #[derive(Debug, Clone, Copy)]
 struct Out {
     permit: PermitKey,
+    job: JobId,
     target: TargetId,
     /// The decision that it was given out by.
     seq: u64,
@@ -319,8 +320,12 @@ impl Inner {
                 *probe = None;
             }
         }
-        self.look_at_limits(&view);
-        for action in actions {
+        let returning = self.returning.take();
+        self.look_at_limits(returning, &view);
+        // What was decided before the core heard of a return may no longer hold at the target that it came from.
+        let heard = |out: Out| actions.iter().position(|action| action.job == out.job);
+        let heard = returning.map(|out| (out.target, heard(out).unwrap_or(actions.len())));
+        for (at, action) in actions.iter().enumerate() {
             self.record.push((self.now, action.clone()));
             match action.step {
                 Step::Start {
@@ -331,10 +336,14 @@ impl Inner {
                 } => {
                     self.out.push(Out {
                         permit,
+                        job: action.job,
                         target,
                         seq: action.seq,
                     });
-                    self.let_through(permit, target, probe, &view);
+                    let before = heard.is_some_and(|(of, heard)| of == target && at < heard);
+                    if !before {
+                        self.let_through(permit, target, probe, &view);
+                    }
                 }
                 Step::End(_) => assert!(self.ended.insert(action.job), "it ended twice"),
                 Step::Wait { .. } | Step::BackOff { .. } | Step::Interrupt(_) => {}
@@ -343,9 +352,8 @@ impl Inner {
     }
 
     /// A limit is cut only by a call that was started after the last cut.
-    fn look_at_limits(&mut self, view: &CoreView) {
+    fn look_at_limits(&mut self, returning: Option<Out>, view: &CoreView) {
         let decided = self.record.last().map_or(0, |(_, action)| action.seq);
-        let returning = self.returning.take();
         let targets = view.targets.iter().enumerate();
         for ((index, target), (limit, cut)) in targets.zip(&mut self.limits) {
             if target.limit < *limit && *limit < usize::MAX {
