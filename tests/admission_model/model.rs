@@ -353,22 +353,26 @@ impl Model {
 
     /// Before the core looks at an event it looks at the time.
     fn tell(&mut self, event: Event) -> Result<VecDeque<Action>, String> {
+        let arrives = matches!(event, Event::Submit(_));
         let mut actions = Vec::new();
         self.core.on(event, self.now, &mut actions);
         let mut actions = VecDeque::from(actions);
-        self.bring_back(&mut actions)?;
+        if self.bring_back(&mut actions)? && arrives {
+            // Whoever waited goes before whoever comes now.
+            self.start_all(&mut actions)?;
+        }
         Ok(actions)
     }
 
-    /// Whoever has backed off for long enough goes into line, and whoever can start then does.
-    fn bring_back(&mut self, actions: &mut VecDeque<Action>) -> Check {
+    /// Whoever has backed off for long enough goes into line. Says whether anybody has.
+    fn bring_back(&mut self, actions: &mut VecDeque<Action>) -> Result<bool, String> {
         let backing = self
             .jobs
             .iter()
             .filter_map(|job| Some((job.back_at?, job.id)));
         let mut back: Vec<(Time, u64)> = backing.filter(|&(at, _)| at <= self.now).collect();
         if back.is_empty() || self.has_stopped() {
-            return Ok(());
+            return Ok(false);
         }
         back.sort_unstable();
         for (_, id) in back {
@@ -384,7 +388,7 @@ impl Model {
                 expect(actions, id, Seen::Wait(self.line_of(id)))?;
             }
         }
-        self.start_all(actions)
+        Ok(true)
     }
 
     fn end_early(
