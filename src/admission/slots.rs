@@ -313,6 +313,7 @@ mod tests {
             ),
             (0, 0, 0)
         );
+        assert_eq!((books.turnover(), books.late_returns()), ((3, 3), 0));
         books.audit().expect("books agree");
     }
 

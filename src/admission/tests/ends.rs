@@ -226,3 +226,27 @@ fn ticks_at_the_times_that_the_core_asks_for_miss_no_end() {
     }
     assert_eq!(world.core.next_due(), Time::NEVER);
 }
+
+#[test]
+fn a_tick_is_asked_for_when_there_is_something_to_do_and_only_then() {
+    let mut world = World::new(one_slot());
+    assert_eq!(world.core.next_due(), Time::NEVER);
+    let runs = world.submit(ask(1).within(100));
+    assert_eq!(world.core.next_due(), world.now + secs(100), "its deadline");
+    let waits = world.submit(ask(2).within(100));
+    let billed = world.core.next_due();
+    assert_eq!(billed, world.now + secs(1), "who runs is charged by then");
+    world.cancel(waits);
+    assert_eq!(world.core.next_due(), world.now + secs(100));
+    world.fail(
+        runs,
+        Cause::Congested {
+            retry_after: Some(secs(9)),
+        },
+    );
+    assert_eq!(
+        world.core.next_due(),
+        Time::NEVER,
+        "a gate opens for nobody"
+    );
+}
