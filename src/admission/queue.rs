@@ -406,6 +406,23 @@ mod tests {
     }
 
     #[test]
+    fn a_flow_is_present_while_it_waits_or_runs_and_no_longer() {
+        let mut line = line();
+        line.push(job(1, 1, 1), Standing::Active);
+        line.push(job(1, 1, 2), Standing::Active);
+        line.start(1, FlowId(1), 1);
+        line.start_at_once(1, FlowId(2), Standing::Active);
+        assert_eq!(line.flows_in(1), 2);
+        line.finish(1, FlowId(1));
+        assert_eq!(line.flows_in(1), 2, "one of its jobs still waits");
+        assert!(line.remove(1, FlowId(1), 2));
+        assert_eq!(line.flows_in(1), 1);
+        line.finish(1, FlowId(2));
+        assert_eq!(line.flows_in(1), 0);
+        assert_eq!(line.waiting(), 0);
+    }
+
+    #[test]
     fn a_blocked_flow_hides_nobody() {
         let mut line = line();
         line.push(job(1, 1, 1), Standing::Blocked);
