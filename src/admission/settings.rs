@@ -206,7 +206,7 @@ impl Default for BreakerSettings {
 /// How often a call is tried again, and when.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RetrySettings {
-    /// Tries of one call at one stage, the first included.
+    /// Tries of one call, the first included; each further stage has one try on top.
     pub attempts: u32,
     /// The wait before the first repetition is random, up to this; up to twice as long before each further one.
     pub base: Duration,
