@@ -15,7 +15,6 @@
 use std::collections::VecDeque;
 use std::iter::FusedIterator;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -57,10 +56,9 @@ impl ChatStream {
         self.job.request_id()
     }
 
-    /// Who answered, if anybody was called, and where the time went. `None` until the end was told.
+    /// Who answered, if anybody was called, and where the time went. `None` until the job has ended.
     pub fn outcome(&self) -> Option<(Option<CallInfo>, Phases)> {
-        let end = self.job.wait_timeout(Duration::ZERO)?;
-        Some((end.call, end.phases))
+        self.pipe.outcome()
     }
 }
 
@@ -106,7 +104,7 @@ struct Pipe {
 struct State {
     pieces: VecDeque<Piece>,
     /// How the job ended.
-    end: Option<Result<(), ChatError>>,
+    end: Option<JobEnd>,
     /// Nobody reads.
     abandoned: bool,
 }
@@ -148,10 +146,16 @@ impl Pipe {
             self.room.notify_one();
             return Some(Ok(piece));
         }
-        match state.end.clone() {
-            Some(Err(error)) => Some(Err(error)),
-            Some(Ok(())) | None => None,
-        }
+        let end = state.end.as_ref()?;
+        ChatError::of(&end.verdict).err().map(Err)
+    }
+
+    /// What the end said of the call. It is told from here and not by the job, which keeps its end only after it has told
+    /// the sink: whoever is woken by the last piece must find it.
+    fn outcome(&self) -> Option<(Option<CallInfo>, Phases)> {
+        let state = self.state.lock();
+        let end = state.end.as_ref()?;
+        Some((end.call.clone(), end.phases))
     }
 
     fn leave(&self) {
@@ -170,7 +174,7 @@ impl Sink for Pipe {
     }
 
     fn end(&self, end: &JobEnd, _speaker: Speaker) {
-        self.state.lock().end = Some(ChatError::of(&end.verdict));
+        self.state.lock().end = Some(end.clone());
         self.room.notify_one();
         self.more.notify_one();
     }
@@ -256,7 +260,9 @@ mod tests {
     fn a_whole_answer_ends_without_an_error() {
         let pipe = Pipe::new(2);
         pipe.put(piece(0)).expect("there is room");
+        assert_eq!(pipe.outcome(), None);
         pipe.end(&end(Verdict::Completed), Speaker::Worker);
         assert_eq!([pipe.take(), pipe.take()], [Some(Ok(piece(0))), None]);
+        assert_eq!(pipe.outcome(), Some((None, Phases::default())));
     }
 }
