@@ -126,5 +126,5 @@ pub use chat::{ChatReply, ChatRequest, Piece};
 pub use config::{Config, Priority, Profile};
 pub use gateway::{
     Call, CallContext, ChatError, ChatHandle, ChatStream, ExecuteError, Gateway, Job, Level,
-    Server, StartError,
+    Server, StartError, Unhealthy,
 };

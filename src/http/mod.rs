@@ -18,6 +18,7 @@ mod options;
 mod pools;
 mod resend;
 mod routes;
+mod semaphores;
 mod sink;
 mod status;
 
