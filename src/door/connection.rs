@@ -26,7 +26,7 @@ use super::inbox::Inbox;
 use super::message::{Head, Request};
 use super::receive::Stop;
 use super::reply::{Exchange, Manners, Progress};
-use super::shared::{Place, Shared, Turn};
+use super::shared::{Fresh, Place, Shared, Turn};
 use super::socket::{Received, Socket};
 
 /// A client's connection, in the hands of whoever owns this.
@@ -36,6 +36,8 @@ pub(super) struct Connection {
     pub(super) place: Place,
     peer: Option<SocketAddr>,
     pub(super) inbox: Inbox,
+    /// Until its first request.
+    fresh: Option<Fresh>,
 }
 
 /// How the handler came out of a request.
@@ -59,11 +61,17 @@ enum Next {
 impl Connection {
     pub(super) fn new(socket: Arc<Socket>, place: Place, peer: Option<SocketAddr>) -> Self {
         Connection {
+            fresh: Some(place.count_fresh()),
             socket,
             place,
             peer,
             inbox: Inbox::default(),
         }
+    }
+
+    /// Whether its first request has not begun.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.fresh.is_some()
     }
 
     pub(super) fn socket(&self) -> &Socket {
@@ -111,7 +119,7 @@ pub(super) fn serve(door: &Arc<Shared>, mut connection: Connection, bell: &Arc<B
             match connection.inbox.fill_idle(&connection.socket, &*door.clock) {
                 Ok(Received::Bytes) => {}
                 Ok(Received::End) | Err(_) => return,
-                Ok(Received::Timeout) if door.is_quiet() => return,
+                Ok(Received::Timeout) if connection.is_unwanted(door) => return,
                 Ok(Received::Timeout) if !connection.place.is_general() => {
                     let Connection { socket, place, .. } = connection;
                     drop(place);
@@ -139,9 +147,16 @@ pub(super) fn serve(door: &Arc<Shared>, mut connection: Connection, bell: &Arc<B
 }
 
 impl Connection {
+    /// Whether nobody waits for its next request any more.
+    fn is_unwanted(&self, door: &Shared) -> bool {
+        door.is_quiet() && !(self.is_fresh() && door.waits_for_fresh())
+    }
+
     /// One request and its answer.
     fn turn(&mut self, door: &Arc<Shared>, bell: &Arc<Bell>) -> Next {
         let turn = door.begin_turn();
+        // After the turn has begun: whoever waits for the one and then for the other misses nothing.
+        self.fresh = None;
         let received = self.inbox.read_at();
         let head = match self.read_head(door) {
             Ok(head) => head,

@@ -31,10 +31,14 @@ pub(super) struct Shared {
     pub(super) parking: Parking,
     /// Said once, by `quiesce`; it never goes back.
     quiet: AtomicBool,
+    /// Connections that have not begun their first request.
+    fresh: AtomicUsize,
+    /// Whether they are waited for, although it is quiet.
+    waits_for_fresh: AtomicBool,
     places: Mutex<Places>,
     /// Turns under way. A turn begins with the first byte of a head and ends with the last of its answer.
     turns: AtomicUsize,
-    /// For whoever waits for `turns` to become zero; the counter itself is not under it.
+    /// For whoever waits for `turns` or `fresh` to become zero; the counters themselves are not under it.
     last_turn: (Mutex<()>, Condvar),
     pub(super) tallies: Tallies,
 }
@@ -71,6 +75,8 @@ impl Shared {
             crew: Crew::default(),
             parking,
             quiet: AtomicBool::new(false),
+            fresh: AtomicUsize::new(0),
+            waits_for_fresh: AtomicBool::new(false),
             places: Mutex::default(),
             turns: AtomicUsize::new(0),
             last_turn: (Mutex::new(()), Condvar::new()),
@@ -85,6 +91,15 @@ impl Shared {
 
     pub(super) fn set_quiet(&self) {
         self.quiet.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a connection that has not begun its first request is waited for, although it is quiet.
+    pub(super) fn waits_for_fresh(&self) -> bool {
+        self.waits_for_fresh.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_waits_for_fresh(&self, waits: bool) {
+        self.waits_for_fresh.store(waits, Ordering::SeqCst);
     }
 
     /// A place for a new connection, or `None` when even those for operation routes are taken.
@@ -151,14 +166,33 @@ impl Shared {
     /// the counter is read; the counter falls, then quiet is read) makes one side see the other, and the
     /// announcer takes the lock, so its word can't fall between the waiter's look and its wait.
     pub(super) fn await_turns(&self, limit: Time) {
+        self.await_none(&self.turns, limit);
+    }
+
+    /// Waits until every connection has begun its first request, or until `limit`; as [`Shared::await_turns`].
+    pub(super) fn await_fresh(&self, limit: Time) {
+        self.await_none(&self.fresh, limit);
+    }
+
+    fn await_none(&self, count: &AtomicUsize, limit: Time) {
         let (lock, last) = &self.last_turn;
         let mut guard = lock.lock();
-        while self.turns() > 0 {
+        while count.load(Ordering::SeqCst) > 0 {
             let now = self.clock.now();
             if now >= limit {
                 return;
             }
             last.wait_for(&mut guard, limit.until(now));
+        }
+    }
+
+    /// Takes one from a counter, and tells whoever waits for the last.
+    fn count_down(&self, count: &AtomicUsize) {
+        let last = count.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last && self.is_quiet() {
+            let (lock, word) = &self.last_turn;
+            drop(lock.lock());
+            word.notify_all();
         }
     }
 
@@ -241,6 +275,14 @@ impl Place {
         }
         self.kind == PlaceKind::General
     }
+
+    /// Counts its connection as fresh until its first request begins, or its end.
+    pub(super) fn count_fresh(&self) -> Fresh {
+        self.door.fresh.fetch_add(1, Ordering::SeqCst);
+        Fresh {
+            door: self.door.clone(),
+        }
+    }
 }
 
 impl Drop for Place {
@@ -249,6 +291,18 @@ impl Drop for Place {
         places.general -= usize::from(self.kind == PlaceKind::General);
         // The socket may close here, under the lock: closing a socket without linger never waits.
         places.sockets.remove(self.key);
+    }
+}
+
+/// A connection before its first request: see [`Place::count_fresh`].
+#[derive(Debug)]
+pub(super) struct Fresh {
+    door: Arc<Shared>,
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        self.door.count_down(&self.door.fresh);
     }
 }
 
@@ -265,12 +319,7 @@ impl Turn {
         if self.over.swap(true, Ordering::AcqRel) {
             return;
         }
-        let last = self.door.turns.fetch_sub(1, Ordering::SeqCst) == 1;
-        if last && self.door.is_quiet() {
-            let (lock, word) = &self.door.last_turn;
-            drop(lock.lock());
-            word.notify_all();
-        }
+        self.door.count_down(&self.door.turns);
     }
 }
 
