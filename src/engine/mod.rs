@@ -294,6 +294,18 @@ impl Engine {
         self.shell.look(|core, _| core.audit())
     }
 
+    /// Whether all is well: the watchdog answers before `limit`, and then the books agree. Waits for the watchdog, which
+    /// has nothing to do once the engine stops.
+    ///
+    /// # Errors
+    /// In words, what is wrong.
+    pub fn pulse(&self, limit: Time) -> Result<(), String> {
+        match self.shell.alarm.answers(&self.shell.clock, limit) {
+            true => self.audit(),
+            false => Err("the watchdog does not answer".to_owned()),
+        }
+    }
+
     /// Takes nothing new from now on; what has not ended by `until` is ended then.
     pub fn quiesce(&self, until: Time) {
         self.shell.step(Event::Stop { until }, None);
