@@ -5,6 +5,7 @@ mod check;
 mod load;
 mod logging;
 mod serve;
+mod service;
 mod signals;
 mod terminal;
 

@@ -6,15 +6,23 @@ use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::service::{self, Given, Manager, Watch};
 use super::signals::Signals;
 use super::{fail, logging};
-use crate::config::{Config, Provider, ProviderKind};
+use crate::config::{Config, Environment, Provider, ProviderKind};
 use crate::gateway::{Gateway, Server, StartError};
 
 /// Serves until a signal comes, then drains. A second signal ends the process at once.
 /// `file` is where the configuration was read.
 pub(super) fn serve(config: Config, file: Option<&Path>) -> ExitCode {
+    // Before anything opens a handle, or starts a thread.
+    let given = service::given();
     logging::start(&config.log.level);
+    let given = match given {
+        Ok(given) => given,
+        Err(error) => return fail(&error),
+    };
+    let manager = Manager::of(&Environment::of_process());
     let drain = config.server.drain;
     // Before anything runs: a signal that comes while we start is not lost.
     let signals = match Signals::install() {
@@ -23,19 +31,27 @@ pub(super) fn serve(config: Config, file: Option<&Path>) -> ExitCode {
     };
     raise_handles();
     say_what_is_configured(&config, file);
-    let server = match start(config) {
-        Ok(server) => server,
+    let (gateway, server) = match start(config, given) {
+        Ok(started) => started,
         Err(error) => return fail(&error.to_string()),
     };
-    if let Err(error) = announce(&server.address()) {
+    if let Err(error) = announce(server.addresses()) {
         return fail(&format!("standard output is gone: {error}"));
     }
+    manager.ready(&format!("listening on {}", server.addresses().join(", ")));
+    let watch = match Watch::start(&manager, &gateway) {
+        Ok(watch) => watch,
+        Err(error) => return fail(&StartError::Threads(error).to_string()),
+    };
     signals.wait();
     log::info!(
         "stopping: what runs has {} to finish",
         humantime::format_duration(drain)
     );
+    manager.stopping(drain);
     server.stop(drain);
+    // To the end: the manager's watchdog may be less patient than the drain.
+    drop(watch);
     log::info!("stopped");
     ExitCode::SUCCESS
 }
@@ -52,16 +68,31 @@ fn raise_handles() {
     }
 }
 
-fn start(config: Config) -> Result<Server, StartError> {
-    Gateway::start(config)?.serve()
+/// On the sockets that were handed over, else on one of our own.
+fn start(config: Config, given: Given) -> Result<(Gateway, Server), StartError> {
+    let listen = config.server.listen.to_string();
+    let gateway = Gateway::start(config)?;
+    if given.sockets.is_empty() {
+        let server = gateway.serve()?;
+        return Ok((gateway, server));
+    }
+    let server = gateway.serve_on(given.sockets)?;
+    log::info!(
+        "serving on {} as handed over by the service manager (named {:?}), in place of {listen} (server.listen)",
+        server.addresses().join(", "),
+        given.names
+    );
+    Ok((gateway, server))
 }
 
-/// The first line on standard output: programs that start us read the address from it.
-fn announce(address: &str) -> std::io::Result<()> {
+/// The first line on standard output: programs that start us read the address from it. One for each further socket.
+fn announce(addresses: &[String]) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    match address.starts_with("unix:") {
-        true => writeln!(out, "listening on {address}")?,
-        false => writeln!(out, "listening on http://{address}")?,
+    for address in addresses {
+        match address.starts_with("unix:") {
+            true => writeln!(out, "listening on {address}")?,
+            false => writeln!(out, "listening on http://{address}")?,
+        }
     }
     out.flush()
 }
