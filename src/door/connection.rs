@@ -26,7 +26,7 @@ use super::inbox::Inbox;
 use super::message::{Head, Request};
 use super::receive::Stop;
 use super::reply::{Exchange, Manners, Progress};
-use super::shared::{Fresh, Place, Shared, Turn};
+use super::shared::{Expected, Place, Shared, Turn};
 use super::socket::{Received, Socket};
 
 /// A client's connection, in the hands of whoever owns this.
@@ -36,8 +36,9 @@ pub(super) struct Connection {
     pub(super) place: Place,
     peer: Option<SocketAddr>,
     pub(super) inbox: Inbox,
-    /// Until its first request.
-    fresh: Option<Fresh>,
+    next: Expected,
+    /// Whether that is its first request.
+    fresh: bool,
 }
 
 /// How the handler came out of a request.
@@ -60,18 +61,21 @@ enum Next {
 
 impl Connection {
     pub(super) fn new(socket: Arc<Socket>, place: Place, peer: Option<SocketAddr>) -> Self {
+        let mut next = place.next_request();
+        next.expect();
         Connection {
-            fresh: Some(place.count_fresh()),
             socket,
             place,
             peer,
             inbox: Inbox::default(),
+            next,
+            fresh: true,
         }
     }
 
     /// Whether its first request has not begun.
     pub(super) fn is_fresh(&self) -> bool {
-        self.fresh.is_some()
+        self.fresh
     }
 
     pub(super) fn socket(&self) -> &Socket {
@@ -127,12 +131,15 @@ pub(super) fn serve(door: &Arc<Shared>, mut connection: Connection, bell: &Arc<B
                 }
                 Ok(Received::Timeout) => {
                     connection.inbox.shrink();
+                    if !connection.is_fresh() {
+                        connection.next.settle();
+                    }
                     return door.parking.park(door, connection);
                 }
             }
         }
         match connection.turn(door, bell) {
-            Next::Request => {}
+            Next::Request => connection.next.expect(),
             Next::Close => return,
             Next::Linger => {
                 let Connection {
@@ -154,9 +161,8 @@ impl Connection {
 
     /// One request and its answer.
     fn turn(&mut self, door: &Arc<Shared>, bell: &Arc<Bell>) -> Next {
-        let turn = door.begin_turn();
-        // After the turn has begun: whoever waits for the one and then for the other misses nothing.
-        self.fresh = None;
+        let turn = door.begin_turn(&mut self.next);
+        self.fresh = false;
         let received = self.inbox.read_at();
         let head = match self.read_head(door) {
             Ok(head) => head,

@@ -144,7 +144,7 @@ pub trait Handler: fmt::Debug + Send + Sync {
 /// #         listen: Listen::Tcp("127.0.0.1:0".into()), max_connections: 8, operation_connections: 2,
 /// #         max_head: 16384, max_headers: 100, max_body: 65536, max_body_total: 65536, json_depth: 8,
 /// #         head_timeout: second, body_timeout: second, idle_timeout: second, park_after: second,
-/// #         write_timeout: second, stream_keepalive: second, resend_grace: second, drain: second,
+/// #         write_timeout: second, stream_keepalive: second, resend_grace: second, drain: second, hand_over: second,
 /// #     }
 /// # }
 /// let door = Door::open(&config(), SystemClock::shared(), Arc::new(Hello))?;
@@ -285,14 +285,16 @@ impl Door {
     }
 
     /// As [`Door::quiesce`], for a door on sockets that a successor goes on with: stops accepting, so that whoever comes
-    /// from now on waits in the socket's backlog for the successor; and waits, at most `grace`, until those who were let in
-    /// before have begun their first request, which is handled as ever. Not to be called from a handler.
+    /// from now on waits in the socket's backlog for the successor; and waits, at most `grace`, for the requests that may be
+    /// on their way: the first one of each who was let in before, and the next one of each whose last answer is not older than
+    /// `park_after`. Waits until each was answered, or its handler waits for
+    /// the answer ([`Exchange::wait`]). They are handled as ever, and their answers say `Connection: close`. Not to be called from a handler.
     pub fn hand_over(&mut self, grace: Duration) {
         let shared = self.shared.clone();
         shared.set_waits_for_fresh(true);
         self.stop_accepting();
         self.quiesce();
-        shared.await_fresh(shared.clock.now() + grace);
+        shared.await_expected(shared.clock.now() + grace);
         shared.set_waits_for_fresh(false);
         shared.parking.look();
     }

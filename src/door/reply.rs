@@ -216,7 +216,8 @@ impl Exchange {
     }
 
     /// Waits until somebody notifies, the answer is over, the client leaves or the time comes. For the
-    /// connection's own thread: the one in [`Handler::handle`](super::Handler::handle).
+    /// connection's own thread: the one in [`Handler::handle`](super::Handler::handle), when it has handed the request on to
+    /// whoever answers: [`Door::hand_over`](super::Door::hand_over) goes by that.
     ///
     /// *An end needs no `notify`.* The thread sees it when the client's next request arrives, else when it
     /// looks up by itself: after `park_after` and then at doubling distances. So whoever answers need not pay
@@ -232,6 +233,7 @@ impl Exchange {
     /// says so at once.
     pub fn wait(&self, until: Time) -> Wake {
         let inner = &*self.inner;
+        inner.turn.taken_up();
         let mut distance = inner.door.config.park_after.max(Duration::from_millis(1));
         let mut interest = PollFlags::RDHUP | PollFlags::IN;
         loop {

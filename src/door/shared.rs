@@ -31,14 +31,14 @@ pub(super) struct Shared {
     pub(super) parking: Parking,
     /// Said once, by `quiesce`; it never goes back.
     quiet: AtomicBool,
-    /// Connections that have not begun their first request.
-    fresh: AtomicUsize,
-    /// Whether they are waited for, although it is quiet.
+    /// Requests that may be on their way, and those that have come and are not taken up yet: see [`Expected`].
+    expected: AtomicUsize,
+    /// Whether first requests are waited for, although it is quiet.
     waits_for_fresh: AtomicBool,
     places: Mutex<Places>,
     /// Turns under way. A turn begins with the first byte of a head and ends with the last of its answer.
     turns: AtomicUsize,
-    /// For whoever waits for `turns` or `fresh` to become zero; the counters themselves are not under it.
+    /// For whoever waits for `turns` or `expected` to become zero; the counters themselves are not under it.
     last_turn: (Mutex<()>, Condvar),
     pub(super) tallies: Tallies,
 }
@@ -75,7 +75,7 @@ impl Shared {
             crew: Crew::default(),
             parking,
             quiet: AtomicBool::new(false),
-            fresh: AtomicUsize::new(0),
+            expected: AtomicUsize::new(0),
             waits_for_fresh: AtomicBool::new(false),
             places: Mutex::default(),
             turns: AtomicUsize::new(0),
@@ -146,12 +146,13 @@ impl Shared {
         }
     }
 
-    /// Counts a turn as under way until it is ended or dropped.
-    pub(super) fn begin_turn(self: &Arc<Self>) -> Turn {
+    /// Counts a turn as under way until it is ended or dropped. It goes on to count as expected what `next` does.
+    pub(super) fn begin_turn(self: &Arc<Self>, next: &mut Expected) -> Turn {
         self.turns.fetch_add(1, Ordering::SeqCst);
         Turn {
             door: self.clone(),
             over: AtomicBool::new(false),
+            expected: AtomicBool::new(std::mem::take(&mut next.counted)),
         }
     }
 
@@ -169,9 +170,9 @@ impl Shared {
         self.await_none(&self.turns, limit);
     }
 
-    /// Waits until every connection has begun its first request, or until `limit`; as [`Shared::await_turns`].
-    pub(super) fn await_fresh(&self, limit: Time) {
-        self.await_none(&self.fresh, limit);
+    /// Waits until no request is [`Expected`], or until `limit`; as [`Shared::await_turns`].
+    pub(super) fn await_expected(&self, limit: Time) {
+        self.await_none(&self.expected, limit);
     }
 
     fn await_none(&self, count: &AtomicUsize, limit: Time) {
@@ -276,11 +277,11 @@ impl Place {
         self.kind == PlaceKind::General
     }
 
-    /// Counts its connection as fresh until its first request begins, or its end.
-    pub(super) fn count_fresh(&self) -> Fresh {
-        self.door.fresh.fetch_add(1, Ordering::SeqCst);
-        Fresh {
+    /// Its connection's next request, which is not expected yet.
+    pub(super) fn next_request(&self) -> Expected {
+        Expected {
             door: self.door.clone(),
+            counted: false,
         }
     }
 }
@@ -294,15 +295,36 @@ impl Drop for Place {
     }
 }
 
-/// A connection before its first request: see [`Place::count_fresh`].
+/// A connection's next request: it is expected from the moment in which the client may send it, until the handler has taken
+/// it up ([`Turn::taken_up`]), or until it is plain that it is not on its way (the connection is parked after other
+/// requests, or gone). Whoever hands the sockets over to a successor lets it in first.
 #[derive(Debug)]
-pub(super) struct Fresh {
+pub(super) struct Expected {
     door: Arc<Shared>,
+    counted: bool,
 }
 
-impl Drop for Fresh {
+impl Expected {
+    /// It may be on its way.
+    pub(super) fn expect(&mut self) {
+        if !self.counted {
+            self.counted = true;
+            self.door.expected.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Nobody waits for it.
+    pub(super) fn settle(&mut self) {
+        if self.counted {
+            self.counted = false;
+            self.door.count_down(&self.door.expected);
+        }
+    }
+}
+
+impl Drop for Expected {
     fn drop(&mut self) {
-        self.door.count_down(&self.door.fresh);
+        self.settle();
     }
 }
 
@@ -311,11 +333,22 @@ impl Drop for Fresh {
 pub(super) struct Turn {
     door: Arc<Shared>,
     over: AtomicBool,
+    /// Whether it counts as [`Expected`].
+    expected: AtomicBool,
 }
 
 impl Turn {
+    /// The handler has taken the request up: it waits for its answer, or has given one.
+    pub(super) fn taken_up(&self) {
+        // Mostly it was before, and a look is cheaper than a swap.
+        if self.expected.load(Ordering::Acquire) && self.expected.swap(false, Ordering::AcqRel) {
+            self.door.count_down(&self.door.expected);
+        }
+    }
+
     /// Ends the turn; the second time nothing happens.
     pub(super) fn end(&self) {
+        self.taken_up();
         if self.over.swap(true, Ordering::AcqRel) {
             return;
         }

@@ -14,10 +14,6 @@ use crate::http::Api;
 /// Time for the last answers to reach their clients.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Time for those who were let in to say what they want, when a successor takes over: what a client needs between its
-/// connection and its request.
-const ARRIVALS: Duration = Duration::from_secs(1);
-
 /// A gateway's HTTP front. Dropping it closes the front at once; the gateway stops with it unless somebody else has it.
 pub struct Server {
     // Order of fields is order of drop: the door closes before the engine stops under it.
@@ -91,7 +87,10 @@ impl Server {
         let clock = &self.gateway.clock;
         let until = clock.now() + drain;
         match self.is_inherited {
-            true => self.door.hand_over(ARRIVALS.min(drain)),
+            true => {
+                let grace = self.gateway.config.server.hand_over;
+                self.door.hand_over(grace.min(drain));
+            }
             false => self.door.quiesce(),
         }
         let drain = until.since(clock.now());
