@@ -10,7 +10,6 @@
 
 use std::io;
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
 
 use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
 
@@ -38,21 +37,20 @@ impl Watch {
             });
         };
         let (word, stopped) = bounded::<()>(0);
-        let mut keeper = Keeper {
-            manager: manager.clone(),
-            gateway: gateway.clone(),
-            trouble: None,
-        };
-        let thread = Builder::new().name("pointsman-service".into());
-        let thread = thread.spawn(move || {
-            keeper.look(allowed / 4);
+        let (mut keeper, gateway) = (Keeper::new(manager.clone()), gateway.clone());
+        let feed = move || {
+            let look = || gateway.pulse(allowed / 4).map(|()| gateway.busy());
+            keeper.tell(look());
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(allowed / 2) {
-                keeper.look(allowed / 4);
+                keeper.tell(look());
             }
-        });
+        };
+        let thread = Builder::new()
+            .name("pointsman-service".into())
+            .spawn(feed)?;
         Ok(Watch {
             word: Some(word),
-            thread: Some(thread?),
+            thread: Some(thread),
         })
     }
 }
@@ -60,35 +58,39 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.word = None;
-        if self
-            .thread
-            .take()
-            .is_some_and(|thread| thread.join().is_err())
-        {
+        let thread = self.thread.take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
             log::error!("the thread that feeds the service manager's watchdog panicked");
         }
     }
 }
 
-/// Looks, and tells.
+/// Tells the manager, and the log what has changed.
+#[derive(Debug)]
 struct Keeper {
     manager: Manager,
-    gateway: Gateway,
-    /// What was wrong when it last looked.
+    /// What was wrong the last time.
     trouble: Option<String>,
 }
 
 impl Keeper {
-    fn look(&mut self, within: Duration) {
-        let trouble = self.gateway.pulse(within).err();
-        match &trouble {
-            None => {
-                let (running, waiting) = self.gateway.busy();
-                self.manager
-                    .alive(&format!("{running} calls run, {waiting} wait"));
-            }
-            Some(why) => self.manager.status(&format!("unhealthy: {why}")),
+    fn new(manager: Manager) -> Self {
+        Keeper {
+            manager,
+            trouble: None,
         }
+    }
+
+    /// How many calls run and how many jobs wait; or what is wrong.
+    fn tell(&mut self, pulse: Result<(usize, usize), String>) {
+        match &pulse {
+            Ok((running, waiting)) => {
+                let status = format!("{running} calls run, {waiting} jobs wait");
+                self.manager.alive(&status);
+            }
+            Err(why) => self.manager.status(&format!("unhealthy: {why}")),
+        }
+        let trouble = pulse.err();
         if trouble == self.trouble {
             return;
         }
@@ -97,5 +99,38 @@ impl Keeper {
             Some(why) => log::error!("the service manager's watchdog is not fed: {why}"),
         }
         self.trouble = trouble;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Environment;
+
+    #[test]
+    fn the_manager_is_told_what_is_wrong_and_not_that_all_is_well() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("notify");
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        socket
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("a live socket");
+        let name = path.display().to_string();
+        let manager = Manager::of(&Environment::from_iter([("NOTIFY_SOCKET", name)]));
+        let mut keeper = Keeper::new(manager);
+        for (pulse, expected) in [
+            (Ok((2, 1)), "WATCHDOG=1\nSTATUS=2 calls run, 1 jobs wait"),
+            (Err("it hangs".to_owned()), "STATUS=unhealthy: it hangs"),
+            (Err("it hangs".to_owned()), "STATUS=unhealthy: it hangs"),
+            (Ok((0, 0)), "WATCHDOG=1\nSTATUS=0 calls run, 0 jobs wait"),
+        ] {
+            keeper.tell(pulse);
+            let mut heard = [0; 256];
+            let length = socket.recv(&mut heard).expect("a word");
+            assert_eq!(std::str::from_utf8(&heard[..length]), Ok(expected));
+        }
     }
 }
