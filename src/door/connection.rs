@@ -26,7 +26,7 @@ use super::inbox::Inbox;
 use super::message::{Head, Request};
 use super::receive::Stop;
 use super::reply::{Exchange, Manners, Progress};
-use super::shared::{Expected, Place, Shared, Turn};
+use super::shared::{NextRequest, Place, Shared, Turn};
 use super::socket::{Received, Socket};
 
 /// A client's connection, in the hands of whoever owns this.
@@ -36,7 +36,7 @@ pub(super) struct Connection {
     pub(super) place: Place,
     peer: Option<SocketAddr>,
     pub(super) inbox: Inbox,
-    next: Expected,
+    next: NextRequest,
     /// Whether that is its first request.
     fresh: bool,
 }
@@ -61,8 +61,7 @@ enum Next {
 
 impl Connection {
     pub(super) fn new(socket: Arc<Socket>, place: Place, peer: Option<SocketAddr>) -> Self {
-        let mut next = place.next_request();
-        next.expect();
+        let next = place.first_request();
         Connection {
             socket,
             place,
@@ -139,7 +138,7 @@ pub(super) fn serve(door: &Arc<Shared>, mut connection: Connection, bell: &Arc<B
             }
         }
         match connection.turn(door, bell) {
-            Next::Request => connection.next.expect(),
+            Next::Request => {}
             Next::Close => return,
             Next::Linger => {
                 let Connection {
@@ -161,7 +160,7 @@ impl Connection {
 
     /// One request and its answer.
     fn turn(&mut self, door: &Arc<Shared>, bell: &Arc<Bell>) -> Next {
-        let turn = door.begin_turn(&mut self.next);
+        let turn = door.begin_turn(&self.next);
         self.fresh = false;
         let received = self.inbox.read_at();
         let head = match self.read_head(door) {

@@ -309,8 +309,9 @@ impl Inner {
 
     /// After the upper right edge was taken: nothing is left to be sent.
     pub(super) fn after_finish(&self) {
-        self.turn.end();
-        if self.ring.load(Ordering::SeqCst) || !self.stays.load(Ordering::Relaxed) {
+        let stays = self.stays.load(Ordering::Relaxed);
+        self.turn.end(stays);
+        if self.ring.load(Ordering::SeqCst) || !stays {
             self.bell.ring();
         }
     }
@@ -328,7 +329,7 @@ impl Inner {
                 false => socket.shut(),
             }
         }
-        self.turn.end();
+        self.turn.end(false);
     }
 
     fn look(&self, interest: PollFlags, timeout: Duration) -> PollFlags {

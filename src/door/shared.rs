@@ -147,12 +147,13 @@ impl Shared {
     }
 
     /// Counts a turn as under way until it is ended or dropped. It goes on to count as expected what `next` does.
-    pub(super) fn begin_turn(self: &Arc<Self>, next: &mut Expected) -> Turn {
+    pub(super) fn begin_turn(self: &Arc<Self>, next: &NextRequest) -> Turn {
         self.turns.fetch_add(1, Ordering::SeqCst);
         Turn {
             door: self.clone(),
             over: AtomicBool::new(false),
-            expected: AtomicBool::new(std::mem::take(&mut next.counted)),
+            request: next.0.clone(),
+            taken_up: AtomicBool::new(false),
         }
     }
 
@@ -277,12 +278,15 @@ impl Place {
         self.kind == PlaceKind::General
     }
 
-    /// Its connection's next request, which is not expected yet.
-    pub(super) fn next_request(&self) -> Expected {
-        Expected {
+    /// Its connection's first request, which is expected.
+    pub(super) fn first_request(&self) -> NextRequest {
+        let first = Expected {
             door: self.door.clone(),
-            counted: false,
-        }
+            is_counted: AtomicBool::new(false),
+            is_gone: AtomicBool::new(false),
+        };
+        first.expect();
+        NextRequest(Arc::new(first))
     }
 }
 
@@ -298,33 +302,53 @@ impl Drop for Place {
 /// A connection's next request: it is expected from the moment in which the client may send it, until the handler has taken
 /// it up ([`Turn::taken_up`]), or until it is plain that it is not on its way (the connection is parked after other
 /// requests, or gone). Whoever hands the sockets over to a successor lets it in first.
+///
+/// The connection's thread and whoever ends an answer may change it at once. So it is counted before it is marked, and
+/// taken off after: the counter never falls below what is marked.
 #[derive(Debug)]
 pub(super) struct Expected {
     door: Arc<Shared>,
-    counted: bool,
+    is_counted: AtomicBool,
+    /// The connection is gone, and nobody will take off what is counted later.
+    is_gone: AtomicBool,
 }
 
 impl Expected {
     /// It may be on its way.
-    pub(super) fn expect(&mut self) {
-        if !self.counted {
-            self.counted = true;
-            self.door.expected.fetch_add(1, Ordering::SeqCst);
+    fn expect(&self) {
+        self.door.expected.fetch_add(1, Ordering::SeqCst);
+        if self.is_counted.swap(true, Ordering::SeqCst) {
+            self.door.count_down(&self.door.expected);
+        }
+        // Whoever ended the answer may come late: either this look sees that the connection went, or its end sees the mark.
+        if self.is_gone.load(Ordering::SeqCst) {
+            self.settle();
         }
     }
 
     /// Nobody waits for it.
-    pub(super) fn settle(&mut self) {
-        if self.counted {
-            self.counted = false;
+    fn settle(&self) {
+        if self.is_counted.swap(false, Ordering::SeqCst) {
             self.door.count_down(&self.door.expected);
         }
     }
 }
 
-impl Drop for Expected {
+/// The connection's own hold on what is [`Expected`] of it.
+#[derive(Debug)]
+pub(super) struct NextRequest(Arc<Expected>);
+
+impl NextRequest {
+    /// It is not on its way.
+    pub(super) fn settle(&self) {
+        self.0.settle();
+    }
+}
+
+impl Drop for NextRequest {
     fn drop(&mut self) {
-        self.settle();
+        self.0.is_gone.store(true, Ordering::SeqCst);
+        self.0.settle();
     }
 }
 
@@ -333,24 +357,29 @@ impl Drop for Expected {
 pub(super) struct Turn {
     door: Arc<Shared>,
     over: AtomicBool,
-    /// Whether it counts as [`Expected`].
-    expected: AtomicBool,
+    /// The request that it is about; once it is over, the one after it.
+    request: Arc<Expected>,
+    /// Whether that is no longer [`Expected`] on behalf of this turn.
+    taken_up: AtomicBool,
 }
 
 impl Turn {
     /// The handler has taken the request up: it waits for its answer, or has given one.
     pub(super) fn taken_up(&self) {
-        // Mostly it was before, and a look is cheaper than a swap.
-        if self.expected.load(Ordering::Acquire) && self.expected.swap(false, Ordering::AcqRel) {
-            self.door.count_down(&self.door.expected);
+        if !self.taken_up.swap(true, Ordering::AcqRel) {
+            self.request.settle();
         }
     }
 
-    /// Ends the turn; the second time nothing happens.
-    pub(super) fn end(&self) {
-        self.taken_up();
+    /// Ends the turn; the second time nothing happens. Where the client was told that its connection `stays`, its next
+    /// request is expected from here on.
+    pub(super) fn end(&self, stays: bool) {
         if self.over.swap(true, Ordering::AcqRel) {
             return;
+        }
+        self.taken_up();
+        if stays {
+            self.request.expect();
         }
         self.door.count_down(&self.door.turns);
     }
@@ -358,6 +387,6 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.end();
+        self.end(false);
     }
 }

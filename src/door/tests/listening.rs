@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::io::Errno;
 
-use super::support::{Client, PATIENCE, Scripted, config, eventually, open};
+use super::support::{Client, PATIENCE, Scripted, config, eventually, field, open};
 use crate::clock::SystemClock;
 use crate::config::{Listen, Server};
 use crate::door::Door;
@@ -233,4 +233,33 @@ fn a_client_that_says_nothing_does_not_hold_up_the_hand_over() {
     eventually(&door, "it waits", |now| now.parked == 1);
     door.hand_over(std::time::Duration::ZERO);
     silent.expect_close();
+}
+
+#[test]
+fn the_next_request_of_a_client_that_was_just_answered_is_waited_for() {
+    let socket = tcp();
+    let mut config = config();
+    config.park_after = PATIENCE;
+    let sockets = vec![socket.into()];
+    let door = Door::open_on(&config, SystemClock::shared(), Scripted::echo(), sockets);
+    let mut door = door.expect("it listens");
+    let shared = door.shared.clone();
+    let mut client = Client::connect(&door);
+    assert_eq!(client.get("/first").status, 200);
+    std::thread::scope(|scope| {
+        let leave = std::thread::Builder::new().name("test-leave".into());
+        let leaving = leave.spawn_scoped(scope, || door.hand_over(PATIENCE * 10));
+        let leaving = leaving.expect("thread starts");
+        while !shared.is_quiet() {
+            std::thread::yield_now();
+        }
+        // Long enough for one that does not wait to be seen; one that does waits for as long as it takes.
+        std::thread::park_timeout(std::time::Duration::from_millis(30));
+        assert!(!leaving.is_finished(), "it does not wait");
+        let last = client.get("/next");
+        assert_eq!(last.body, "GET /next - ");
+        assert_eq!(field(&last.head, "connection"), Some("close"));
+        leaving.join().expect("no panic");
+    });
+    client.expect_close();
 }
