@@ -40,6 +40,8 @@ mod pools;
 mod resends;
 #[path = "chapters/retries.rs"]
 mod retries;
+#[path = "chapters/service.rs"]
+mod service;
 #[path = "chapters/silence.rs"]
 mod silence;
 #[path = "chapters/stopping.rs"]

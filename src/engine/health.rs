@@ -151,6 +151,9 @@ pub enum Unhealthy {
     /// The books of the slots don't agree with the ledger, in words.
     #[error("the books of the slots are wrong: {0}")]
     Books(String),
+    /// The watchdog does not answer: it hangs, or somebody does not let go of the core.
+    #[error("the watchdog does not answer")]
+    Watchdog,
     /// Too many workers don't come back from calls that were interrupted: nothing new is taken until some do. Whoever can
     /// start the process anew should.
     #[error(

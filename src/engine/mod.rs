@@ -335,6 +335,17 @@ impl Engine {
         health::verdict(&self.shell)
     }
 
+    /// The same, and the watchdog answers before `limit`. Waits for that; it has nothing to do once the engine stops.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn pulse(&self, limit: Time) -> Result<(), Unhealthy> {
+        match self.shell.alarm.answers(&self.shell.clock, limit) {
+            true => self.health(),
+            false => Err(Unhealthy::Watchdog),
+        }
+    }
+
     /// Takes nothing new from now on; what has not ended by `until` is ended then.
     pub fn quiesce(&self, until: Time) {
         self.shell.step(Event::Stop { until }, None);

@@ -486,3 +486,29 @@ fn dropping_the_engine_interrupts_what_runs() {
         Verdict::Cancelled(CancelReason::Stopping)
     );
 }
+
+#[test]
+fn a_watchdog_that_can_not_have_the_core_gives_no_answer() {
+    let bench = Bench::new();
+    let engine = &bench.engine;
+    assert_eq!(engine.pulse(bench.clock.now() + LONG), Ok(()));
+    let (held, holds) = unbounded();
+    let (let_go, told) = unbounded::<()>();
+    std::thread::scope(|scope| {
+        let holder = std::thread::Builder::new().name("test-holder".into());
+        let hold = move || {
+            engine.shell.look(|_, _| {
+                held.send(()).expect("somebody waits");
+                let _ = told.recv();
+            });
+        };
+        holder.spawn_scoped(scope, hold).expect("thread starts");
+        holds.recv().expect("the core is held");
+        let silent = Err(Unhealthy::Watchdog);
+        assert_eq!(engine.pulse(bench.clock.now()), silent);
+        drop(let_go);
+    });
+    assert_eq!(engine.pulse(bench.clock.now() + LONG), Ok(()));
+    engine.stop(LONG);
+    assert_eq!(engine.pulse(bench.clock.now()), Ok(()), "it has gone home");
+}

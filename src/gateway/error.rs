@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::load::Level;
 use crate::cancel::CancelReason;
+use crate::config::Listen;
 use crate::engine::{Phase, PlanError, ProviderError, Refusal, Verdict};
 
 /// Why a gateway did not start.
@@ -25,6 +26,15 @@ pub enum StartError {
         /// What the system said.
         cause: io::Error,
     },
+    /// A socket that was handed over can't be served.
+    #[error("the socket that was handed over can't be served: {0}")]
+    Inherited(#[source] io::Error),
+    /// A socket that was handed over can be reached from other machines, and clients have no keys.
+    #[error(
+        "the socket that was handed over listens on {0}, which can be reached from other machines, and clients have no keys \
+         (server.keys): anyone could spend yours, accepted without keys is a loopback address or a Unix socket"
+    )]
+    Exposed(Listen),
 }
 
 /// Why there is no answer, or no more of it.

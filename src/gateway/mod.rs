@@ -8,7 +8,7 @@
 //! | a function of its own under slots and deadline | [`Gateway::execute`] | what the function returns |
 //! | many of them | [`Gateway::execute_all`] | their results, in order |
 //! | models that only a provider knows, from the first moment | [`Gateway::wait_for_models`] | whether they are known |
-//! | the HTTP API beside all that | [`Gateway::serve`] | [`Server`] |
+//! | the HTTP API beside all that | [`Gateway::serve`], [`Gateway::serve_on`] | [`Server`] |
 //!
 //! Everything blocks, nothing is async, nothing is global: several gateways may live in one process, each with its own
 //! limits and threads. From async code: [`submit`](Gateway::submit), which does not wait, and then wait on the handle
@@ -53,6 +53,7 @@ use crate::providers::Providers;
 use crate::routing::Router;
 use crate::telemetry::LifecycleLog;
 
+pub use crate::door::Inherited;
 pub use crate::engine::{CallInfo, Phases, Unhealthy};
 pub use call::{Call, CallContext};
 pub use check::{Finding, State, check};
@@ -227,6 +228,29 @@ impl Gateway {
         self.engine.health()
     }
 
+    /// As [`health`](Gateway::health), and the watchdog answers within `within`: what a service manager's watchdog is fed
+    /// by. Waits for the answer.
+    ///
+    /// ```
+    /// # use pointsman::{Config, Gateway, Profile};
+    /// # use std::time::Duration;
+    /// let gateway = Gateway::start(Config::builtin(Profile::Test))?;
+    /// gateway.pulse(Duration::from_secs(5))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unhealthy`]
+    pub fn pulse(&self, within: Duration) -> Result<(), Unhealthy> {
+        self.engine.pulse(self.clock.now() + within)
+    }
+
+    /// Calls that run, and jobs that wait.
+    pub fn busy(&self) -> (usize, usize) {
+        let core = self.engine.snapshot().core;
+        (core.in_use, core.waiting)
+    }
+
     /// Opens the HTTP front on `server.listen`, beside whatever else the gateway does.
     ///
     /// ```
@@ -243,6 +267,28 @@ impl Gateway {
     /// [`StartError::Listen`]
     pub fn serve(&self) -> Result<Server, StartError> {
         server::open(self)
+    }
+
+    /// Opens the HTTP front on sockets that somebody else made, such as a service manager; `server.listen` does not count.
+    /// Whoever wants to go on with them later keeps duplicates: see [`Server::stop`].
+    ///
+    /// ```
+    /// # use pointsman::{Config, Gateway, Profile};
+    /// # use std::net::TcpListener;
+    /// # use std::time::Duration;
+    /// let gateway = Gateway::start(Config::builtin(Profile::Test))?;
+    /// let socket = TcpListener::bind("127.0.0.1:0")?;
+    /// let server = gateway.serve_on(vec![socket.try_clone()?.into()])?;
+    /// assert_eq!(server.address(), socket.local_addr()?.to_string());
+    /// server.stop(Duration::from_secs(1));
+    /// // Whoever connects now waits for the next one to serve on `socket`.
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`StartError::Inherited`], [`StartError::Exposed`]
+    pub fn serve_on(&self, sockets: Vec<Inherited>) -> Result<Server, StartError> {
+        server::open_on(self, sockets)
     }
 
     /// Takes nothing new from now on, lets what runs and waits finish for at most `grace`, ends the rest, and joins

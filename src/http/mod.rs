@@ -35,7 +35,7 @@ use self::keys::{Caller, Keyring};
 use self::resend::Resends;
 use self::routes::Route;
 use crate::clock::{SharedClock, Time};
-use crate::config::{Config, Profile, Server};
+use crate::config::{Config, Listen, Profile, Server};
 use crate::door::{Exchange, Handler, Head, Request, Response};
 use crate::engine::Engine;
 use crate::telemetry::LifecycleLog;
@@ -58,9 +58,10 @@ pub struct Api {
 }
 
 impl Api {
-    /// An API in front of `engine`.
+    /// An API in front of `engine`, for those who come in where `listens` says.
     pub fn new(
         config: &Config,
+        listens: &[Listen],
         clock: SharedClock,
         engine: Arc<Engine>,
         lifecycle: Arc<LifecycleLog>,
@@ -78,7 +79,7 @@ impl Api {
             engine,
             lifecycle,
             server: config.server.clone(),
-            guard: Guard::new(&config.access, &config.server.listen),
+            guard: Guard::new(&config.access, listens),
             keyring,
             resends: Arc::new(resends),
             profile: config.profile,

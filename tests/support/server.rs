@@ -96,6 +96,43 @@ impl Server {
         }
     }
 
+    /// Starts the program as a service manager does: by way of a shell's `script`, whose `exec "$@"` becomes the program, with
+    /// `input` as its standard input.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    pub(crate) fn start_by(
+        script: &str,
+        config: &str,
+        environment: &[(&str, &str)],
+        input: Stdio,
+    ) -> Server {
+        let directory = tempfile::tempdir().expect("a directory");
+        let arguments = ["--listen", "127.0.0.1:0"];
+        let program = program(&directory, "serve", config, &arguments, environment);
+        Server::run(by_shell(script, &program, input), directory)
+    }
+
+    /// As [`Server::start_by`], for a program that is expected to end by itself.
+    ///
+    /// # Panics
+    /// When it does not end within [`BOUND`].
+    pub(crate) fn fail_by(
+        script: &str,
+        config: &str,
+        environment: &[(&str, &str)],
+        input: Stdio,
+    ) -> Failure {
+        let directory = tempfile::tempdir().expect("a directory");
+        let program = program(&directory, "serve", config, &[], environment);
+        let (mut server, _said) = Server::launch(by_shell(script, &program, input), directory);
+        let code = server.wait().code();
+        Failure {
+            code,
+            text: server.whole_log().join("\n"),
+        }
+    }
+
     fn run(command: Command, directory: TempDir) -> Server {
         let (mut server, said) = Server::launch(command, directory);
         server.said = said.recv_timeout(BOUND).unwrap_or_default();
@@ -114,7 +151,6 @@ impl Server {
     fn launch(mut command: Command, directory: TempDir) -> (Server, Receiver<String>) {
         let mut child = command
             .current_dir(directory.path())
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -287,13 +323,38 @@ pub(super) fn program(
         command.env("POINTSMAN_LIMITS__ADAPTIVE__START", "4096");
     }
     command.envs(environment.iter().copied());
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A shell with this script, whose arguments are a program's and whose environment is what that would have.
+fn by_shell(script: &str, program: &Command, input: Stdio) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]);
+    command.arg(program.get_program()).args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.stdin(input);
     command
 }
 
 /// Whether a variable of the developer's own shell would change what the program does.
 fn is_ours(name: &OsStr) -> bool {
+    const MANAGERS: [&str; 4] = [
+        "NOTIFY_SOCKET",
+        "JOURNAL_STREAM",
+        "CREDENTIALS_DIRECTORY",
+        "RUST_LOG",
+    ];
     let name = name.to_string_lossy();
-    name.starts_with("POINTSMAN_") || name.ends_with("_API_KEY") || name == "RUST_LOG"
+    let begins = ["POINTSMAN_", "LISTEN_", "WATCHDOG_"].iter();
+    begins.into_iter().any(|start| name.starts_with(start))
+        || name.ends_with("_API_KEY")
+        || MANAGERS.contains(&&*name)
 }
 
 /// The first line, when it comes; nothing if there is none. The rest is read and dropped, so that nobody blocks on a full pipe.
@@ -319,7 +380,7 @@ mod tests {
     /// Something that behaves as a server would.
     fn shell(script: &str) -> Server {
         let mut command = Command::new("sh");
-        command.args(["-c", script]);
+        command.args(["-c", script]).stdin(Stdio::null());
         Server::run(command, tempfile::tempdir().expect("a directory"))
     }
 
