@@ -12,6 +12,7 @@ use super::{
 };
 use crate::cancel::CancelReason;
 use crate::clock::Time;
+use crate::config::Priority;
 
 impl Core {
     pub(super) fn submit(&mut self, submission: Submission, now: Time, actions: &mut Vec<Action>) {
@@ -22,6 +23,10 @@ impl Core {
         }
         if submission.deadline <= now {
             return self.act(id, Step::End(Ending::Expired), actions);
+        }
+        if self.throttle.refuses_low && submission.class == Priority::Low {
+            let refused = self.refusal(RefusalReason::BoxLoaded, now);
+            return self.act(id, Step::End(refused), actions);
         }
         let mut job = self.arrive(submission, now);
         match self.choose_stage(&job.route, 0, None, job.due(), now) {
@@ -56,6 +61,9 @@ impl Core {
         Ending::Refused(Refusal {
             reason,
             retry_after: self.pacer.refuse(now),
+            throttled: self
+                .throttled()
+                .filter(|_| reason != RefusalReason::Stopping),
         })
     }
 

@@ -207,7 +207,7 @@ impl Core {
 
     /// Calls that may be in flight in all.
     pub(super) fn room(&self) -> usize {
-        self.settings.global.min(self.settings.workers)
+        self.global().min(self.settings.workers)
     }
 
     /// The first target of a stage whose provider may start another call.

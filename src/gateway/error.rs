@@ -34,7 +34,7 @@ pub enum ChatError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// It was not taken in, or had to give its place away; [`ChatError::retry_after`] says when to come again.
-    #[error("the request was not taken in: {}", .0.reason)]
+    #[error("the request was not taken in: {0}")]
     Refused(Refusal),
     /// It waited in line for longer than `queue.timeout`.
     #[error("the request waited in line for longer than the queue timeout (queue.timeout)")]
@@ -122,7 +122,7 @@ pub enum ExecuteError<E> {
         detail: String,
     },
     /// It was not taken in, or had to give its place away; [`ExecuteError::retry_after`] says when to come again.
-    #[error("the call was not taken in: {}", .0.reason)]
+    #[error("the call was not taken in: {0}")]
     Refused(Refusal),
     /// It waited in line for longer than `queue.timeout`.
     #[error("the call waited in line for longer than the queue timeout (queue.timeout)")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pointsman::admission::{
     Action, Cause, Core, Ending, Event, FlowId, JobId, Outcome, PermitKey, ProviderId, Settings,
-    StageId, Step, Submission, TargetId,
+    StageId, Step, Submission, TargetId, Throttle,
 };
 use pointsman::cancel::CancelReason;
 use pointsman::clock::Time;
@@ -85,6 +85,8 @@ pub(super) struct Model {
     pub(super) newcomers: Vec<u64>,
     pub(super) last_turn: Time,
     pub(super) stop: Option<Time>,
+    /// What the load of the box leaves of the limits.
+    pub(super) throttle: Throttle,
     /// By target: what is left of its budget for repetitions.
     pub(super) tokens: Vec<f64>,
 }
@@ -119,6 +121,7 @@ impl Model {
             newcomers: Vec::new(),
             last_turn: Time::ZERO,
             stop: None,
+            throttle: Throttle::NONE,
         }
     }
 
@@ -165,6 +168,8 @@ impl Model {
             expect(&mut actions, id, Seen::End("stopping"))?;
         } else if patience.is_zero() {
             expect(&mut actions, id, Seen::End("expired"))?;
+        } else if self.throttle.refuses_low && class == Priority::Low {
+            expect(&mut actions, id, Seen::End("box loaded"))?;
         } else if self.slot(&job).is_some() && self.session_allows(flow) {
             // It needs no place in line: it is the only one that can start.
             self.jobs.push(job);
@@ -313,6 +318,12 @@ impl Model {
     pub(super) fn pass(&mut self, time: Duration) -> Check {
         self.now = self.now + time;
         Ok(())
+    }
+
+    pub(super) fn throttle(&mut self, throttle: Throttle) -> Check {
+        let actions = self.tell(Event::Throttle(throttle))?;
+        self.throttle = throttle;
+        self.settle(actions)
     }
 
     pub(super) fn stop(&mut self, drain: Duration) -> Check {

@@ -120,7 +120,9 @@ impl Model {
     }
 
     pub(super) fn has_slot(&self, provider: ProviderId) -> bool {
-        let room = self.settings.global.min(self.settings.workers);
+        // 0 counts as 1.
+        let global = self.settings.global.min(self.throttle.most.max(1));
+        let room = global.min(self.settings.workers);
         let other = ProviderId(1 - provider.0);
         let kept =
             self.settings.providers[other.0 as usize].reserves && self.running_at(other) == 0;
@@ -257,6 +259,7 @@ pub(super) fn name(ending: &Ending) -> &'static str {
             RefusalReason::WaitTooLong { .. } => "wait too long",
             RefusalReason::Displaced => "displaced",
             RefusalReason::Stopping => "stopping",
+            RefusalReason::BoxLoaded => "box loaded",
             RefusalReason::Shut(_) => "shut",
         },
     }

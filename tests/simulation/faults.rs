@@ -11,13 +11,16 @@ use super::quantity::shares_are_kept;
 const SEEDS: u64 = 2_000;
 
 /// What seeds find.
-const UNSAFE: [Fault; 16] = [
+const UNSAFE: [Fault; 19] = [
     Fault::StaleReturnFrees,
     Fault::InterruptedLeaks,
     Fault::EndedJobBegins,
     Fault::GlobalSlotFirst,
     Fault::BackOffKeepsSlot,
     Fault::LimitsWakeNobody,
+    Fault::ThrottleNotApplied,
+    Fault::LimitsLiftThrottle,
+    Fault::ThrottleWakesNobody,
     Fault::ExpiredStarts,
     Fault::EachRefusalCuts,
     Fault::GrowthSticksAtOne,

@@ -7,6 +7,7 @@ use crate::admission::{
     Cause, Ending, ModelId, Outcome, ProviderId, RefusalReason, Shut, TargetId,
 };
 use pointsman::clock::Time;
+use pointsman::config::Priority;
 
 use super::ledger::{Job, Ledger, State, Stimulus};
 
@@ -63,6 +64,10 @@ impl Ledger {
             RefusalReason::Stopping => {
                 let holds_nothing = matches!(job.state, State::Waiting | State::BackingOff(_));
                 (arrives && self.stop.is_some()) || (holds_nothing && self.has_stopped(now))
+            }
+            RefusalReason::BoxLoaded => {
+                let low = job.submission.class == Priority::Low;
+                arrives && low && self.throttle.refuses_low
             }
             RefusalReason::Displaced => {
                 matches!(stimulus, Stimulus::Submit(..))
@@ -229,7 +234,12 @@ impl Ledger {
     }
 
     pub(super) fn room(&self) -> usize {
-        self.settings.global.min(self.settings.workers)
+        self.global().min(self.settings.workers)
+    }
+
+    /// The global limit, or what the load of the box leaves of it.
+    pub(super) fn global(&self) -> usize {
+        self.settings.global.min(self.throttle.most)
     }
 
     pub(super) fn has_stopped(&self, now: Time) -> bool {
@@ -281,6 +291,7 @@ pub(super) fn name_of(ending: &Ending) -> &'static str {
             RefusalReason::WaitTooLong { .. } => "wait too long",
             RefusalReason::Displaced => "displaced",
             RefusalReason::Stopping => "stopping",
+            RefusalReason::BoxLoaded => "box loaded",
             RefusalReason::Shut(why) => match why {
                 Shut::RateLimited => "shut: rate limited",
                 Shut::PlanWindow => "shut: plan window",
@@ -295,4 +306,4 @@ pub(super) fn name_of(ending: &Ending) -> &'static str {
 }
 
 /// How many names [`name_of`] knows.
-pub(super) const ENDINGS: usize = 19;
+pub(super) const ENDINGS: usize = 20;
