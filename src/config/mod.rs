@@ -39,6 +39,7 @@ mod server;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod timeouts;
 mod value;
 mod word;
@@ -60,6 +61,7 @@ pub use queue::{Queue, Weights};
 pub use routing::{Fallback, Routing};
 pub use server::{Listen, Server};
 pub use telemetry::Telemetry;
+pub use throttle::{Shares, Thresholds, Throttle};
 pub use timeouts::{Learn, Timeouts};
 
 use std::collections::BTreeMap;
@@ -90,6 +92,8 @@ pub struct Config {
     pub providers: BTreeMap<String, Provider>,
     /// Who answers `auto`.
     pub routing: Routing,
+    /// How the global limit follows the load of the box.
+    pub throttle: Throttle,
     /// The lifecycle log in memory.
     pub telemetry: Telemetry,
     /// What is written to standard error.
@@ -163,6 +167,9 @@ impl Config {
             queue: root.section("queue", |section| Queue::read(section, profile)),
             routing: root.section("routing", |section| {
                 Routing::read(section, &providers.on, &providers.off)
+            }),
+            throttle: root.section("throttle", |section| {
+                Throttle::read(section, profile, limits.global)
             }),
             telemetry: root.section("telemetry", Telemetry::read),
             log: root.section("log", |section| Log::read(section, profile)),

@@ -48,6 +48,7 @@ mod settings;
 mod shell;
 mod snapshot;
 mod task;
+mod throttle;
 mod watchdog;
 mod worker;
 
@@ -84,6 +85,11 @@ pub use crate::admission::{
 };
 pub use crate::providers::{ErrorClass, PoolStats, Probe, ProviderError};
 pub use crate::routing::{ModelInfo, RouteError as PlanError};
+pub use crate::telemetry::ResourceView;
+pub use crate::throttle::{
+    Change as ThrottleChange, Force, Level, Readings, Resource, Sample as ThrottleSample,
+    ThrottleView,
+};
 pub use handle::JobHandle;
 pub use job::{
     Alternative, CallInfo, JobEnd, JobSpec, NullSink, Owner, Phase, Phases, SessionName, Sink,
@@ -105,6 +111,7 @@ pub struct Engine {
     /// By the name of the API key: calls in flight of each of its sessions.
     session_limits: HashMap<String, usize>,
     workers: usize,
+    load: throttle::Load,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -146,6 +153,7 @@ impl Engine {
         let targets = targets.collect();
         let sessions = Arc::new(SessionTable::new(config.limits.session_idle));
         let ready = ReadyQueue::new(workers);
+        let load = throttle::Load::new(config, clock.now());
         let shell = Shell::new(clock, core, ready, targets, sessions, lifecycle);
         let shell = Arc::new(shell);
         let planner = Planner::new(config, router, Arc::clone(&shell.clock));
@@ -155,6 +163,7 @@ impl Engine {
             planner,
             session_limits: settings::session_limits(config),
             workers,
+            load,
             threads: Mutex::new(Some(threads)),
         })
     }

@@ -7,8 +7,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::load::Level;
 use crate::cancel::CancelReason;
+use crate::engine::Level;
 use crate::engine::{Phase, PlanError, ProviderError, Refusal, Verdict};
 
 /// Why a gateway did not start.

@@ -20,6 +20,7 @@ mod resend;
 mod routes;
 mod sink;
 mod status;
+mod throttling;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -54,6 +55,8 @@ pub struct Api {
     started: Time,
     /// How long a test of connections may take.
     test_within: Duration,
+    /// How long an adjustment of the throttle may be forced.
+    force_max: Duration,
 }
 
 impl Api {
@@ -84,6 +87,7 @@ impl Api {
             missing_keys: missing.collect(),
             started: clock.now(),
             test_within: config.timeouts.normal,
+            force_max: config.throttle.force_max,
             clock,
         }
     }

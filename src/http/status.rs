@@ -53,7 +53,7 @@ impl Api {
             "uptime_s": seconds(self.clock.now().since(self.started)),
             "state": if core.stopping { "stopping" } else { "serving" },
             "slots": {
-                "global": { "in_use": core.in_use, "limit": core.limit, "peak": core.peak },
+                "global": { "in_use": core.in_use, "limit": core.limit, "limit_now": core.limit_now, "peak": core.peak },
                 "providers": self.providers_json(&snapshot),
                 "taken": core.taken,
                 "given_back": core.given_back,
@@ -76,6 +76,8 @@ impl Api {
                 "cancelled": statistics.cancelled,
                 "refused": statistics.refused,
             },
+            "throttle": self.throttle_summary(),
+            "resources": self.resources(),
             "threads": { "workers": snapshot.workers },
         });
         visit.json(200, &body)
