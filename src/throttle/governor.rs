@@ -8,6 +8,9 @@ use super::{Change, Force, Level, Readings, Resource, Sample, Target, ThrottleVi
 use crate::clock::Time;
 use crate::config::Throttle;
 
+/// Why a throttle does nothing that is not to.
+const OFF: &str = "it is switched off (throttle.enabled)";
+
 /// The throttle of one gateway.
 #[derive(Debug)]
 pub struct Governor {
@@ -41,6 +44,11 @@ impl Governor {
     pub fn new(settings: Throttle, global: usize, now: Time) -> Self {
         Governor {
             limit: settings.max,
+            why: if settings.enabled {
+                "nothing was read yet".into()
+            } else {
+                OFF.into()
+            },
             settings,
             global,
             raw: Readings::default(),
@@ -48,7 +56,6 @@ impl Governor {
             read_at: None,
             level: Level::Low,
             since: now,
-            why: "nothing was read yet".into(),
             rising: None,
             falling: None,
             forced: None,
@@ -203,9 +210,10 @@ impl Governor {
     /// Moves the level to where the readings stand, if they have stood there for long enough.
     fn judge(&mut self, now: Time) {
         if !self.settings.enabled {
-            (self.level, self.rising, self.falling) = (Level::Low, None, None);
-            if self.forced.is_none() {
-                self.why = "it is switched off (throttle.enabled)".into();
+            (self.rising, self.falling) = (None, None);
+            if self.level != Level::Low {
+                self.level = Level::Low;
+                self.say_of_readings(OFF, now);
             }
             return;
         }

@@ -530,25 +530,6 @@ impl Model {
         })
     }
 
-    fn relax(&mut self) {
-        if self.since.len() + self.newcomers.len() <= self.settings.sessions {
-            self.told.clear();
-        }
-    }
-
-    /// A call of this flow started or came back.
-    fn note_running(&mut self, flow: u64) {
-        if !is_session(flow) {
-            return;
-        }
-        if self.calls.iter().any(|call| call.flow == flow) {
-            self.since.entry(flow).or_insert(self.now);
-        } else {
-            self.since.remove(&flow);
-            self.told.retain(|&told| told != flow);
-        }
-    }
-
     /// Jobs came or went.
     fn note_newcomers(&mut self) {
         let waits = |flow: u64| {

@@ -162,6 +162,26 @@ impl Model {
         }
     }
 
+    /// Nobody has to make room where all have a place.
+    pub(super) fn relax(&mut self) {
+        if self.since.len() + self.newcomers.len() <= self.settings.sessions {
+            self.told.clear();
+        }
+    }
+
+    /// A call of this flow started or came back.
+    pub(super) fn note_running(&mut self, flow: u64) {
+        if !is_session(flow) {
+            return;
+        }
+        if self.calls.iter().any(|call| call.flow == flow) {
+            self.since.entry(flow).or_insert(self.now);
+        } else {
+            self.since.remove(&flow);
+            self.told.retain(|&told| told != flow);
+        }
+    }
+
     /// How many wait in the line that this job stands in.
     pub(super) fn line_of(&self, id: u64) -> usize {
         let job = self.jobs.iter().find(|job| job.id == id).expect("it lives");
