@@ -20,6 +20,8 @@ pub struct Throttle {
     pub enabled: bool,
     /// Where the kernel shows the box and this process.
     pub proc: PathBuf,
+    /// Where the kernel shows control groups.
+    pub cgroup: PathBuf,
     /// How often they are looked at.
     pub interval: Duration,
     /// How long it takes until about two thirds of a change are believed.
@@ -38,7 +40,7 @@ pub struct Throttle {
     pub max: usize,
     /// Of processor time, the part that is used.
     pub cpu: Thresholds,
-    /// Of memory, the part that is not available.
+    /// Of memory, the part that is not available: of the box's, or of what our control group may have.
     pub memory: Thresholds,
     /// Of file handles, the part that is used: of this process or of the box, whichever is more.
     pub files: Thresholds,
@@ -95,6 +97,9 @@ impl Throttle {
             proc: section
                 .knob("proc", "an absolute path", directory)
                 .unwrap_or_else(|| "/proc".into()),
+            cgroup: section
+                .knob("cgroup", "an absolute path", directory)
+                .unwrap_or_else(|| "/sys/fs/cgroup".into()),
             interval: section
                 .duration("interval", millis(10)..=secs(60))
                 .unwrap_or(secs(1)),

@@ -48,7 +48,7 @@ impl Monitor {
         mut tell: impl FnMut(ResourceView) + Send + 'static,
     ) -> io::Result<Monitor> {
         let bell = Arc::<Bell>::default();
-        let mut reader = Reader::new(settings.proc.clone());
+        let mut reader = Reader::new(settings);
         let first = reader.read(clock.now());
         if first.is_blank() {
             let place = settings.proc.display();

@@ -5,17 +5,19 @@
 //! others are.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use rustix::param::{clock_ticks_per_second, page_size};
 
 use super::view::{HostView, ProcessView, ResourceView};
 use crate::clock::Time;
+use crate::config::Throttle;
 
 /// Reads, and remembers what shares of time are reckoned from.
 #[derive(Debug)]
 pub(super) struct Reader {
     root: PathBuf,
+    groups: PathBuf,
     before: Option<Ticks>,
 }
 
@@ -27,8 +29,12 @@ struct Ticks {
 }
 
 impl Reader {
-    pub(super) fn new(root: PathBuf) -> Self {
-        Reader { root, before: None }
+    pub(super) fn new(settings: &Throttle) -> Self {
+        Reader {
+            root: settings.proc.clone(),
+            groups: settings.cgroup.clone(),
+            before: None,
+        }
     }
 
     /// What is there now.
@@ -77,18 +83,43 @@ impl Reader {
             rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
         };
         let cpus = stat.lines().filter(is_processor).count() as u64;
+        let (group_used, group_max) = self.group().unzip();
         HostView {
             cpus: (cpus > 0).then_some(cpus),
             cpu_busy: self.busy(Ticks::of(&stat)),
             load: self.load(),
             memory_bytes: kibibytes("MemTotal:"),
             memory_available_bytes: kibibytes("MemAvailable:"),
+            group_memory_bytes: group_used,
+            group_memory_max_bytes: group_max,
             open_files: open.map(|open: u64| open.saturating_sub(unused.unwrap_or(0))),
             max_files: max,
             cpu_pressure: self.pressure("cpu"),
             memory_pressure: self.pressure("memory"),
             io_pressure: self.pressure("io"),
         }
+    }
+
+    /// Of the control groups (version 2) that this process is in, from its own up, the one that is nearest to its limit of
+    /// memory: what it uses, and may use.
+    fn group(&self) -> Option<(u64, u64)> {
+        let groups = self.text("self/cgroup")?;
+        let own = Path::new(after(&groups, "0::/")?);
+        let is_below = |part| matches!(part, Component::Normal(_));
+        let own = Some(own).filter(|own| own.components().all(is_below))?;
+        let usage = |group: &Path| {
+            let folder = self.groups.join(group);
+            let number = |name| first_number(&fs::read_to_string(folder.join(name)).ok()?);
+            let max = number("memory.max").filter(|&max| max > 0)?;
+            let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
+            // What was read from files and not for a while makes room by itself.
+            let idle = after(&stat, "inactive_file ").and_then(first_number);
+            let used = number("memory.current")?.saturating_sub(idle.unwrap_or(0));
+            Some((used, max))
+        };
+        let part = |&(used, max): &(u64, u64)| used as f64 / max as f64;
+        let usages = own.ancestors().filter_map(usage);
+        usages.max_by(|one, other| part(one).total_cmp(&part(other)))
     }
 
     /// The part of the time since the look before that was used.

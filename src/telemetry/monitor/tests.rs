@@ -57,8 +57,18 @@ fn write(root: &Path, path: &str, text: impl AsRef<[u8]>) {
     fs::write(path, text).expect("it is written");
 }
 
+/// A reader of a box whose control groups are below `groups`.
+fn reader(root: &TempDir) -> Reader {
+    let settings = Config::builtin(Profile::Test).throttle;
+    Reader::new(&Throttle {
+        proc: root.path().to_owned(),
+        cgroup: root.path().join("groups"),
+        ..settings
+    })
+}
+
 fn read(root: &TempDir) -> ResourceView {
-    Reader::new(root.path().to_owned()).read(Time::ZERO)
+    reader(root).read(Time::ZERO)
 }
 
 #[test]
@@ -104,7 +114,7 @@ fn clock_ticks() -> f64 {
 #[test]
 fn processors_are_as_busy_as_they_were_since_the_look_before() {
     let root = proc();
-    let mut reader = Reader::new(root.path().to_owned());
+    let mut reader = reader(&root);
     let mut busy = |line: &str| {
         write(root.path(), "stat", line);
         reader.read(Time::ZERO).host.cpu_busy
@@ -126,6 +136,62 @@ fn processors_are_as_busy_as_they_were_since_the_look_before() {
     assert_eq!(busy("cpu  2 0 0 4\n"), Some(0.25), "an old kernel");
     assert_eq!(busy("garbage\n"), None);
     assert_eq!(busy("cpu  9 0 0 9\n"), None, "nothing to compare with");
+}
+
+#[test]
+fn the_memory_of_a_control_group_counts_where_it_is_nearer_to_its_limit() {
+    let root = proc();
+    write(
+        root.path(),
+        "self/cgroup",
+        "1:old:/x\n0::/a.slice/b.service\n",
+    );
+    let group = |path: &str, max: &str, current: &str| {
+        let folder = format!("groups/{path}");
+        write(root.path(), &format!("{folder}/memory.max"), max);
+        write(root.path(), &format!("{folder}/memory.current"), current);
+    };
+    group("a.slice/b.service", "max\n", "500\n");
+    group("a.slice", "1000\n", "950\n");
+    group(".", "100000\n", "0\n");
+    let stat = "anon 7\ninactive_file 100\nactive_file 3\n";
+    write(root.path(), "groups/a.slice/memory.stat", stat);
+    let seen = read(&root);
+    let usage = (
+        seen.host.group_memory_bytes,
+        seen.host.group_memory_max_bytes,
+    );
+    assert_eq!(
+        usage,
+        (Some(850), Some(1000)),
+        "of the slice: ours has no limit"
+    );
+    assert_eq!(seen.memory_used(), Some(0.85));
+    group("a.slice/b.service", "600\n", "600\n");
+    assert_eq!(read(&root).memory_used(), Some(1.0), "ours is nearer");
+    group("a.slice", "1000\n", "100\n");
+    group("a.slice/b.service", "600\n", "6\n");
+    assert_eq!(read(&root).memory_used(), Some(0.75), "the box is nearer");
+}
+
+#[test]
+fn a_control_group_that_makes_no_sense_is_none() {
+    let root = proc();
+    write(root.path(), "outside/memory.max", "10");
+    write(root.path(), "outside/memory.current", "10");
+    for own in [
+        "0::/../outside",
+        "0::",
+        "4:memory:/x",
+        "",
+        "0::/gone",
+        "0::/empty",
+    ] {
+        write(root.path(), "self/cgroup", own);
+        write(root.path(), "groups/empty/memory.max", "0");
+        let seen = read(&root);
+        assert_eq!(seen.host.group_memory_max_bytes, None, "{own:?}");
+    }
 }
 
 #[test]
@@ -196,7 +262,7 @@ fn a_share_is_never_more_than_all() {
 
 #[test]
 fn this_very_box_is_readable() {
-    let mut reader = Reader::new("/proc".into());
+    let mut reader = Reader::new(&Config::builtin(Profile::Dev).throttle);
     let seen = reader.read(Time::ZERO);
     assert!(seen.process.threads.is_some_and(|threads| threads >= 1));
     assert!(
@@ -207,7 +273,7 @@ fn this_very_box_is_readable() {
     assert!(seen.process.open_files.is_some_and(|open| open >= 3));
     assert!(
         seen.memory_used()
-            .is_some_and(|used| (0.0..1.0).contains(&used))
+            .is_some_and(|used| (0.0..=1.0).contains(&used))
     );
     let json = serde_json::to_value(&seen).expect("numbers and names");
     assert!(json["box"]["memory_bytes"].is_u64(), "{json}");

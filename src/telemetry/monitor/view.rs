@@ -46,6 +46,11 @@ pub struct HostView {
     pub memory_bytes: Option<u64>,
     /// What of it can be had without paging, caches included, in bytes.
     pub memory_available_bytes: Option<u64>,
+    /// Memory that the control group of this process has in use, caches that can be dropped excepted, in bytes: its own,
+    /// or the one above it that is nearest to its limit. Unknown where none has a limit.
+    pub group_memory_bytes: Option<u64>,
+    /// How much that group may have, in bytes.
+    pub group_memory_max_bytes: Option<u64>,
     /// Open file handles.
     pub open_files: Option<u64>,
     /// How many there may be.
@@ -59,10 +64,16 @@ pub struct HostView {
 }
 
 impl ResourceView {
-    /// The part of memory that is not available, 0 to 1.
+    /// The part of memory that is not available, 0 to 1: of the box's, or of what the control group of this process may
+    /// have, whichever is more.
     pub fn memory_used(&self) -> Option<f64> {
-        let free = share(self.host.memory_available_bytes, self.host.memory_bytes)?;
-        Some(1.0 - free)
+        let free = share(self.host.memory_available_bytes, self.host.memory_bytes);
+        let group = share(
+            self.host.group_memory_bytes,
+            self.host.group_memory_max_bytes,
+        );
+        let all = free.map(|free| 1.0 - free);
+        all.into_iter().chain(group).reduce(f64::max)
     }
 
     /// The part of the file handles that is used, 0 to 1: of this process or of the box, whichever is more.
