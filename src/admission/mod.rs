@@ -55,6 +55,7 @@ mod state;
 mod target;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod view;
 
 use std::fmt;

@@ -55,8 +55,6 @@ pub struct Api {
     started: Time,
     /// How long a test of connections may take.
     test_within: Duration,
-    /// How long an adjustment of the throttle may be forced.
-    force_max: Duration,
 }
 
 impl Api {
@@ -87,7 +85,6 @@ impl Api {
             missing_keys: missing.collect(),
             started: clock.now(),
             test_within: config.timeouts.normal,
-            force_max: config.throttle.force_max,
             clock,
         }
     }

@@ -61,8 +61,9 @@ impl Api {
         if !visit.caller.is_admin() {
             return Err(ApiError::admin_only());
         }
-        let force = Wish::read(&visit.request.body)?
-            .check(self.engine.throttle().bounds, self.force_max)?;
+        let throttle = self.engine.throttle();
+        let wish = Wish::read(&visit.request.body)?;
+        let force = wish.check(throttle.bounds, throttle.force_max)?;
         self.engine.force_throttle(force);
         visit.json(200, &self.throttling())
     }

@@ -167,6 +167,7 @@ impl Governor {
             configured: global,
             limit: self.limit.min(global),
             bounds: self.bounds(),
+            force_max: self.settings.force_max,
             refuses_low: self.refuses_low(),
             forced: self.forced.map(|(force, until)| (force, until.since(now))),
             raw: self.raw,

@@ -104,6 +104,8 @@ pub struct ThrottleView {
     pub limit: usize,
     /// What the limit is kept within.
     pub bounds: (usize, usize),
+    /// The longest time for which anything may be forced.
+    pub force_max: Duration,
     /// Whether jobs of low priority are refused.
     pub refuses_low: bool,
     /// What is forced, and for how long yet.
