@@ -31,6 +31,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("door", &["clock", "cancel", "config"]),
     ("telemetry", &["clock", "config", "client"]),
     ("admission", &["clock", "cancel", "config"]),
+    // Of time it knows the type alone: it is told what was read, and when.
+    ("throttle", &["clock", "config"]),
     (
         "providers",
         &["clock", "cancel", "chat", "config", "wire", "telemetry"],
@@ -48,6 +50,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "config",
             "telemetry",
             "admission",
+            "throttle",
             "providers",
             "routing",
         ],

@@ -48,3 +48,5 @@ mod silence;
 mod stopping;
 #[path = "chapters/storms.rs"]
 mod storms;
+#[path = "chapters/throttling.rs"]
+mod throttling;

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::cancel::CancelReason;
 use crate::clock::Time;
+use crate::config::Priority;
 
 impl Core {
     pub(super) fn submit(&mut self, submission: Submission, now: Time, actions: &mut Vec<Action>) {
@@ -26,6 +27,10 @@ impl Core {
         let lost = self.books.lost();
         if lost > self.settings.orphans.max_lost {
             let refused = self.refusal(RefusalReason::WorkersLost { lost }, now);
+            return self.act(id, Step::End(refused), actions);
+        }
+        if self.throttle.refuses_low && submission.class == Priority::Low {
+            let refused = self.refusal(RefusalReason::BoxLoaded, now);
             return self.act(id, Step::End(refused), actions);
         }
         let mut job = self.arrive(submission, now);
@@ -61,6 +66,9 @@ impl Core {
         Ending::Refused(Refusal {
             reason,
             retry_after: self.pacer.refuse(now),
+            throttled: self
+                .throttled()
+                .filter(|_| reason != RefusalReason::Stopping),
         })
     }
 

@@ -210,7 +210,7 @@ impl Core {
 
     /// Calls that may be in flight in all.
     pub(super) fn room(&self) -> usize {
-        self.settings.global.min(self.settings.workers)
+        self.global().min(self.settings.workers)
     }
 
     /// Calls that may start beside those that are in flight. A worker that is lost is replaced, unless too many are.
@@ -221,7 +221,7 @@ impl Core {
             .saturating_sub(self.settings.orphans.max_lost);
         let workers = self.settings.workers.saturating_sub(missing);
         let at_work = self.books.in_use() - self.books.quarantined();
-        let slots = self.settings.global.saturating_sub(self.books.in_use());
+        let slots = self.global().saturating_sub(self.books.in_use());
         slots.min(workers.saturating_sub(at_work))
     }
 

@@ -58,6 +58,7 @@ mod state;
 mod target;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod view;
 
 use std::fmt;
@@ -150,6 +151,8 @@ pub enum Event {
     Tick,
     /// Other limits are in force from now on. What is in flight above a lowered one drains; nobody is interrupted for it.
     Limits(Limits),
+    /// The box is as loaded as this from now on. Stays in force whatever [`Event::Limits`] says later.
+    Throttle(Throttle),
     /// Take nothing new; what has not ended by then is ended.
     Stop {
         /// The end of the drain.
@@ -170,6 +173,23 @@ pub struct Limits {
     pub sessions: usize,
     /// See [`ProviderSettings::limit`], in the order of the settings; who is not named here keeps what it has.
     pub providers: Vec<usize>,
+}
+
+/// What the load of the box leaves of the limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Throttle {
+    /// Calls in flight in all, where that is less than [`Limits::global`]. 0 counts as 1.
+    pub most: usize,
+    /// Whether jobs of the lowest class are refused when they come; those that are in already stay.
+    pub refuses_low: bool,
+}
+
+impl Throttle {
+    /// The box is not loaded.
+    pub const NONE: Throttle = Throttle {
+        most: usize::MAX,
+        refuses_low: false,
+    };
 }
 
 /// A job as admission sees it.
@@ -297,6 +317,36 @@ pub struct Refusal {
     /// every second without (the rule of Kubernetes' API priority and fairness). Where targets are shut, the time until
     /// the first of them opens.
     pub retry_after: Duration,
+    /// The global limit then, where the load of the box held it down.
+    pub throttled: Option<Throttled>,
+}
+
+/// A global limit that the load of the box holds down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Throttled {
+    /// Calls that may be in flight in all.
+    pub to: usize,
+    /// How many may be when the box is not loaded.
+    pub of: usize,
+}
+
+impl fmt::Display for Throttled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Throttled { to, of } = self;
+        write!(
+            f,
+            "the throttle holds the global limit at {to} of {of}, for the load of the box"
+        )
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.throttled {
+            None => write!(f, "{}", self.reason),
+            Some(throttled) => write!(f, "{}; {throttled}", self.reason),
+        }
+    }
 }
 
 /// What was full.
@@ -324,6 +374,8 @@ pub enum RefusalReason {
         /// How many.
         lost: usize,
     },
+    /// It is of the lowest class, and the box is so loaded that none of that is taken in.
+    BoxLoaded,
     /// The gateway is stopping.
     Stopping,
 }
@@ -352,6 +404,9 @@ impl fmt::Display for RefusalReason {
                 f,
                 "{lost} workers don't come back from calls that were interrupted (watchdog.max_lost_workers)"
             ),
+            RefusalReason::BoxLoaded => {
+                f.write_str("the box is so loaded that no requests of low priority are taken (throttle.refuse_low)")
+            }
             RefusalReason::Stopping => f.write_str("the gateway is stopping"),
         }
     }

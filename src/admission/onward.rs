@@ -495,6 +495,7 @@ pub(super) fn in_vain((until, why): (Time, Shut), now: Time) -> Ending {
     Ending::Refused(Refusal {
         reason: RefusalReason::Shut(why),
         retry_after: until.since(now),
+        throttled: None,
     })
 }
 

@@ -27,6 +27,12 @@ pub enum Fault {
     BackOffKeepsSlot,
     /// Nobody is started when limits have changed.
     LimitsWakeNobody,
+    /// What the load of the box leaves of the global limit is computed, and nothing is held to it.
+    ThrottleNotApplied,
+    /// New limits are taken for the end of the box's load.
+    LimitsLiftThrottle,
+    /// Nobody is started when the throttle lets go.
+    ThrottleWakesNobody,
     /// A job starts although its time is over.
     ExpiredStarts,
     /// Each refusal of a crowd cuts the limit.

@@ -3,8 +3,9 @@
 //! A limit that is raised starts whoever can start in the same step, as after every event. One that is lowered interrupts
 //! nobody: what is in flight above it is a *debt* that drains, and nothing starts before it has.
 
-use super::Limits;
+use super::planted::Fault;
 use super::state::Core;
+use super::{Limits, Throttle};
 use crate::clock::Time;
 
 impl Core {
@@ -29,11 +30,14 @@ impl Core {
                     .set_most(provider.limit, now);
             }
         }
+        if self.planted.is(Fault::LimitsLiftThrottle) {
+            self.throttle = Throttle::NONE;
+        }
         self.stand_all();
     }
 
     /// The most calls that may be in flight: the limit, or what is left of those that were when it was lowered.
     pub(super) fn most_in_flight(&self) -> usize {
-        self.settings.global.max(self.debt)
+        self.global().max(self.debt)
     }
 }

@@ -13,7 +13,7 @@ use super::slots::{Books, Holding};
 use super::target::Target;
 use super::{
     Action, CLASSES, ClassId, Ending, Event, FlowId, JobId, Leg, PermitKey, ProviderId, Report,
-    SLICE, Settings, StageId, Step, TargetId, WorkerId,
+    SLICE, Settings, StageId, Step, TargetId, Throttle, WorkerId,
 };
 use crate::cancel::CancelReason;
 use crate::clock::Time;
@@ -67,7 +67,9 @@ pub struct Core {
     next_place: Place,
     seq: u64,
     pub(super) peak: usize,
-    /// What was in flight when the limits last changed.
+    /// What the load of the box leaves of the limits.
+    pub(super) throttle: Throttle,
+    /// What was in flight when the limits, or the throttle, last changed.
     pub(super) debt: usize,
     pub(super) planted: Planted,
 }
@@ -194,6 +196,7 @@ impl Core {
             next_place: 0,
             seq: 0,
             peak: 0,
+            throttle: Throttle::NONE,
             debt: 0,
             planted: Planted::default(),
             settings,
@@ -241,6 +244,12 @@ impl Core {
             Event::Limits(limits) => {
                 self.set_limits(&limits, now);
                 if self.planted.is(Fault::LimitsWakeNobody) {
+                    return;
+                }
+            }
+            Event::Throttle(throttle) => {
+                self.set_throttle(throttle);
+                if self.planted.is(Fault::ThrottleWakesNobody) {
                     return;
                 }
             }

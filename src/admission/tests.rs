@@ -11,6 +11,7 @@ mod retries;
 mod sessions;
 mod shut;
 mod stopping;
+mod throttle;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

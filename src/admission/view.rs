@@ -16,8 +16,12 @@ pub struct CoreView {
     pub in_use: usize,
     /// The most calls that were ever in flight.
     pub peak: usize,
-    /// The global limit.
+    /// The global limit, as configured.
     pub limit: usize,
+    /// The global limit in force: less while the load of the box holds it down.
+    pub limit_now: usize,
+    /// Whether jobs of the lowest class are refused, for the load of the box.
+    pub refuses_low: bool,
     /// By provider, in the order of the settings.
     pub providers: Vec<ProviderView>,
     /// By target, in the order of the settings.
@@ -104,6 +108,8 @@ impl Core {
             in_use: self.books.in_use(),
             peak: self.peak,
             limit: self.settings.global,
+            limit_now: self.global(),
+            refuses_low: self.throttle.refuses_low,
             providers: providers.collect(),
             targets: self.targets_view(now),
             session_limit: self.settings.session,

@@ -39,6 +39,7 @@ mod server;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod timeouts;
 mod value;
 mod watchdog;
@@ -61,6 +62,7 @@ pub use queue::{Queue, Weights};
 pub use routing::{Fallback, Routing};
 pub use server::{Listen, Server};
 pub use telemetry::Telemetry;
+pub use throttle::{Shares, Thresholds, Throttle};
 pub use timeouts::{Learn, Timeouts};
 pub use watchdog::Watchdog;
 
@@ -94,6 +96,8 @@ pub struct Config {
     pub routing: Routing,
     /// Slots whose holders don't come back.
     pub watchdog: Watchdog,
+    /// How the global limit follows the load of the box.
+    pub throttle: Throttle,
     /// The lifecycle log in memory.
     pub telemetry: Telemetry,
     /// What is written to standard error.
@@ -169,6 +173,9 @@ impl Config {
                 Routing::read(section, &providers.on, &providers.off)
             }),
             watchdog: root.section("watchdog", |section| Watchdog::read(section, profile)),
+            throttle: root.section("throttle", |section| {
+                Throttle::read(section, profile, limits.global)
+            }),
             telemetry: root.section("telemetry", Telemetry::read),
             log: root.section("log", |section| Log::read(section, profile)),
             limits,

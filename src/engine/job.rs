@@ -334,7 +334,7 @@ impl Verdict {
             Verdict::QueueTimeout => "queue timeout".into(),
             Verdict::Expired(phase) => format!("deadline exceeded in phase: {phase}"),
             Verdict::Cancelled(reason) => reason.to_string(),
-            Verdict::Refused(refusal) => refusal.reason.to_string(),
+            Verdict::Refused(refusal) => refusal.to_string(),
         }
     }
 }

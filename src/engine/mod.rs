@@ -53,6 +53,7 @@ mod settings;
 mod shell;
 mod snapshot;
 mod task;
+mod throttle;
 mod watchdog;
 mod worker;
 
@@ -90,6 +91,11 @@ pub use crate::admission::{
 };
 pub use crate::providers::{ErrorClass, PoolStats, Probe, ProviderError};
 pub use crate::routing::{ModelInfo, RouteError as PlanError};
+pub use crate::telemetry::ResourceView;
+pub use crate::throttle::{
+    Change as ThrottleChange, Force, Level, Readings, Resource, Sample as ThrottleSample,
+    ThrottleView,
+};
 pub use crew::CrewView;
 pub use handle::JobHandle;
 pub use health::{CheckEnd, HealthCheck, HealthCounts, SemaphoreView, Unhealthy};
@@ -112,6 +118,7 @@ pub struct Engine {
     planner: Planner,
     /// By the name of the API key: calls in flight of each of its sessions.
     session_limits: HashMap<String, usize>,
+    load: throttle::Load,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -152,6 +159,7 @@ impl Engine {
             });
         let targets = targets.collect();
         let sessions = Arc::new(SessionTable::new(config.limits.session_idle));
+        let load = throttle::Load::new(config, clock.now());
         let crew = (workers, config.watchdog.max_lost_workers);
         let shell = Shell::new(clock, core, crew, targets, sessions, lifecycle);
         let shell = Arc::new(shell);
@@ -162,6 +170,7 @@ impl Engine {
             shell,
             planner,
             session_limits: settings::session_limits(config),
+            load,
             threads: Mutex::new(Some(threads)),
         })
     }

@@ -7,9 +7,9 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::load::Level;
 use crate::cancel::CancelReason;
 use crate::config::Listen;
+use crate::engine::Level;
 use crate::engine::{Phase, PlanError, ProviderError, Refusal, Verdict};
 
 /// Why a gateway did not start.
@@ -44,7 +44,7 @@ pub enum ChatError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// It was not taken in, or had to give its place away; [`ChatError::retry_after`] says when to come again.
-    #[error("the request was not taken in: {}", .0.reason)]
+    #[error("the request was not taken in: {0}")]
     Refused(Refusal),
     /// It waited in line for longer than `queue.timeout`.
     #[error("the request waited in line for longer than the queue timeout (queue.timeout)")]
@@ -132,7 +132,7 @@ pub enum ExecuteError<E> {
         detail: String,
     },
     /// It was not taken in, or had to give its place away; [`ExecuteError::retry_after`] says when to come again.
-    #[error("the call was not taken in: {}", .0.reason)]
+    #[error("the call was not taken in: {0}")]
     Refused(Refusal),
     /// It waited in line for longer than `queue.timeout`.
     #[error("the call waited in line for longer than the queue timeout (queue.timeout)")]

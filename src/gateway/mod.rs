@@ -51,15 +51,14 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::providers::Providers;
 use crate::routing::Router;
-use crate::telemetry::LifecycleLog;
+use crate::telemetry::{LifecycleLog, Monitor};
 
 pub use crate::door::Inherited;
-pub use crate::engine::{CallInfo, Phases, Unhealthy};
+pub use crate::engine::{CallInfo, Level, Phases, Unhealthy};
 pub use call::{Call, CallContext};
 pub use check::{Finding, State, check};
 pub use error::{ChatError, ExecuteError, StartError};
 pub use job::Job;
-pub use load::Level;
 pub use reply::ChatHandle;
 pub use server::Server;
 pub use stream::ChatStream;
@@ -83,6 +82,8 @@ pub struct Gateway {
     config: Arc<Config>,
     clock: SharedClock,
     lists: Arc<Lists>,
+    // Before the engine that it tells: its thread is gone when the engine goes.
+    monitor: Arc<Monitor>,
     engine: Arc<Engine>,
     lifecycle: Arc<LifecycleLog>,
 }
@@ -108,10 +109,12 @@ impl Gateway {
             Arc::clone(&lifecycle),
         );
         let engine = Arc::new(engine.map_err(StartError::Threads)?);
+        let monitor = load::watch(&config, &clock, &engine).map_err(StartError::Threads)?;
         Ok(Gateway {
             config: Arc::new(config),
             clock,
             lists: Arc::new(lists),
+            monitor: Arc::new(monitor),
             engine,
             lifecycle,
         })
@@ -207,9 +210,11 @@ impl Gateway {
         self.lists.wait(within)
     }
 
-    /// How busy the gateway is: what [`Call::unless_load`] goes by.
+    /// How loaded the gateway is, by its own slots and lines or by its box, whichever is more: what
+    /// [`Call::unless_load`] goes by. With `throttle.enabled = false`, as in tests, the box is not looked at.
     pub fn load(&self) -> Level {
-        Level::of(&self.engine.snapshot().core, self.config.queue.capacity)
+        let own = load::own(&self.engine.snapshot().core, self.config.queue.capacity);
+        own.max(self.engine.box_level())
     }
 
     /// Whether all is well. `GET /healthz` says the same.
@@ -298,6 +303,7 @@ impl Gateway {
     pub fn shutdown(&self, grace: Duration) {
         self.lists.stop();
         self.engine.stop(grace);
+        self.monitor.stop();
     }
 }
 

@@ -324,7 +324,7 @@ fn of_shut(why: Shut, message: String) -> ApiError {
 }
 
 fn of_refusal(refusal: &Refusal) -> ApiError {
-    let message = format!("the request was not taken in: {}", refusal.reason);
+    let message = format!("the request was not taken in: {refusal}");
     if let RefusalReason::Shut(why) = refusal.reason {
         let error = of_shut(why, message);
         return match why {
@@ -342,6 +342,7 @@ fn of_refusal(refusal: &Refusal) -> ApiError {
         | RefusalReason::ProviderQueueFull
         | RefusalReason::WaitTooLong { .. }
         | RefusalReason::Displaced
+        | RefusalReason::BoxLoaded
         | RefusalReason::Shut(_) => (503, Fault::Gateway, "over_capacity"),
     };
     ApiError::new(status, fault, code, message).after(refusal.retry_after)

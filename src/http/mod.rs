@@ -21,6 +21,7 @@ mod routes;
 mod semaphores;
 mod sink;
 mod status;
+mod throttling;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -83,6 +83,30 @@ pub(super) const ROUTES: &[Route] = &[
         true,
         Api::pool_reset,
     ),
+    route(
+        Method::Get,
+        "/api/throttling/status",
+        true,
+        Api::throttle_status,
+    ),
+    route(
+        Method::Get,
+        "/api/throttling/metrics",
+        true,
+        Api::throttle_metrics,
+    ),
+    route(
+        Method::Get,
+        "/api/throttling/concurrency",
+        true,
+        Api::throttle_concurrency,
+    ),
+    route(
+        Method::Post,
+        "/api/throttling/force-adjustment",
+        true,
+        Api::throttle_force,
+    ),
 ];
 
 /// Paths of the routes that need no key.

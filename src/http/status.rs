@@ -53,7 +53,7 @@ impl Api {
             "uptime_s": seconds(self.clock.now().since(self.started)),
             "state": if core.stopping { "stopping" } else { "serving" },
             "slots": {
-                "global": { "in_use": core.in_use, "limit": core.limit, "peak": core.peak },
+                "global": { "in_use": core.in_use, "limit": core.limit, "limit_now": core.limit_now, "peak": core.peak },
                 "providers": self.providers_json(&snapshot),
                 "quarantined": core.quarantined,
                 "taken": core.turnover.taken,
@@ -85,6 +85,8 @@ impl Api {
                 "lost": crew.lost,
                 "replaced": crew.replaced,
             },
+            "throttle": self.throttle_summary(),
+            "resources": self.resources(),
         });
         visit.json(200, &body)
     }

@@ -2,10 +2,13 @@
 //!
 //! Telemetry is told and never asks: it knows no engine and no provider, takes plain values, and decides nothing. The
 //! [`LifecycleLog`] keeps the latest steps of all requests, to be asked for by request id; it is bounded by count and
-//! by age. A [`RequestLine`] is the one line that a request leaves at `info`, with where its time went.
+//! by age. A [`RequestLine`] is the one line that a request leaves at `info`, with where its time went. The [`Monitor`]
+//! looks at the box and at this process, once per interval, and tells what it sees.
 
 mod lifecycle;
 mod log_line;
+mod monitor;
 
 pub use lifecycle::{Event, LifecycleLog, Statistics, Step, Subject};
 pub use log_line::RequestLine;
+pub use monitor::{HostView, Monitor, ProcessView, ResourceView};

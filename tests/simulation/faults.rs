@@ -11,7 +11,7 @@ use super::quantity::shares_are_kept;
 const SEEDS: u64 = 2_000;
 
 /// What seeds find.
-const UNSAFE: [Fault; 18] = [
+const UNSAFE: [Fault; 21] = [
     Fault::StaleReturnFrees,
     Fault::InterruptedLeaks,
     Fault::ReclaimsTheLiving,
@@ -20,6 +20,9 @@ const UNSAFE: [Fault; 18] = [
     Fault::GlobalSlotFirst,
     Fault::BackOffKeepsSlot,
     Fault::LimitsWakeNobody,
+    Fault::ThrottleNotApplied,
+    Fault::LimitsLiftThrottle,
+    Fault::ThrottleWakesNobody,
     Fault::ExpiredStarts,
     Fault::EachRefusalCuts,
     Fault::GrowthSticksAtOne,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::admission::{
     Action, Cause, ClassView, Core, CoreView, Ending, JobId, Limits, ModelId, Outcome, PermitKey,
     ProviderId, RefusalReason, Report, SLICE, Settings, StageId, Step, Submission, TargetId,
+    Throttle,
 };
 use pointsman::cancel::CancelReason;
 use pointsman::clock::Time;
@@ -23,6 +24,7 @@ pub(super) enum Stimulus {
     GiveBack(PermitKey, Report),
     Answer(PermitKey),
     Limits(Limits),
+    Throttle(Throttle),
     Cancel(JobId, CancelReason),
     Begin,
     /// A guard was found to be lost.
@@ -95,7 +97,9 @@ pub(super) struct Ledger {
     pub(super) started: Vec<PermitKey>,
     /// When the last step was.
     pub(super) last: Time,
-    /// What was in flight when limits last changed.
+    /// What the load of the box leaves of the limits.
+    pub(super) throttle: Throttle,
+    /// What was in flight when limits, or the throttle, last changed.
     pub(super) debt: usize,
     pub(super) stop: Option<Time>,
     pub(super) seq: u64,
@@ -132,6 +136,7 @@ impl Ledger {
             away: HashMap::new(),
             started: Vec::new(),
             last: Time::ZERO,
+            throttle: Throttle::NONE,
             debt: 0,
             settings,
             stages,
@@ -208,6 +213,10 @@ impl Ledger {
                 }
             }
             Stimulus::Limits(limits) => self.limits_change(limits),
+            Stimulus::Throttle(throttle) => {
+                self.debt = self.calls.len();
+                self.throttle = *throttle;
+            }
             Stimulus::Stop(until) => {
                 self.stop = Some(self.stop.map_or(*until, |before| before.min(*until)));
             }
@@ -475,7 +484,7 @@ impl Ledger {
     }
 
     fn targets_agree(&mut self, view: &CoreView, now: Time) -> Check {
-        let most = self.settings.global.max(self.debt);
+        let most = self.global().max(self.debt);
         ensure(self.calls.len() <= most, || {
             format!("{} calls, {most} may be", self.calls.len())
         })?;

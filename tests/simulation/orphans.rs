@@ -78,7 +78,7 @@ impl Ledger {
         let settings = &self.settings;
         let missing = self.lost().saturating_sub(settings.orphans.max_lost);
         let workers = settings.workers.saturating_sub(missing);
-        let slots = settings.global.saturating_sub(self.calls.len());
+        let slots = self.global().saturating_sub(self.calls.len());
         slots.min(workers.saturating_sub(self.calls.len() - self.quarantined()))
     }
 

@@ -7,6 +7,7 @@ use crate::admission::{
     Cause, Ending, ModelId, Outcome, ProviderId, RefusalReason, Shut, TargetId,
 };
 use pointsman::clock::Time;
+use pointsman::config::Priority;
 
 use super::ledger::{Job, Ledger, State, Stimulus};
 
@@ -66,6 +67,10 @@ impl Ledger {
             }
             RefusalReason::WorkersLost { lost } => {
                 arrives && lost == self.lost() && lost > self.settings.orphans.max_lost
+            }
+            RefusalReason::BoxLoaded => {
+                let low = job.submission.class == Priority::Low;
+                arrives && low && self.throttle.refuses_low
             }
             RefusalReason::Displaced => {
                 matches!(stimulus, Stimulus::Submit(..))
@@ -232,7 +237,12 @@ impl Ledger {
     }
 
     pub(super) fn room(&self) -> usize {
-        self.settings.global.min(self.settings.workers)
+        self.global().min(self.settings.workers)
+    }
+
+    /// The global limit, or what the load of the box leaves of it.
+    pub(super) fn global(&self) -> usize {
+        self.settings.global.min(self.throttle.most)
     }
 
     pub(super) fn has_stopped(&self, now: Time) -> bool {
@@ -285,6 +295,7 @@ pub(super) fn name_of(ending: &Ending) -> &'static str {
             RefusalReason::Displaced => "displaced",
             RefusalReason::Stopping => "stopping",
             RefusalReason::WorkersLost { .. } => "workers lost",
+            RefusalReason::BoxLoaded => "box loaded",
             RefusalReason::Shut(why) => match why {
                 Shut::RateLimited => "shut: rate limited",
                 Shut::PlanWindow => "shut: plan window",
@@ -299,4 +310,4 @@ pub(super) fn name_of(ending: &Ending) -> &'static str {
 }
 
 /// How many names [`name_of`] knows.
-pub(super) const ENDINGS: usize = 20;
+pub(super) const ENDINGS: usize = 21;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::admission::{
     BreakerSettings, GateSettings, Learning, LimitSettings, Limits, OrphanSettings, ProviderId,
-    ProviderSettings, QueueSettings, RetrySettings, Settings, TargetId,
+    ProviderSettings, QueueSettings, RetrySettings, Settings, TargetId, Throttle,
 };
 use fastrand::Rng;
 use pointsman::clock::Time;
@@ -33,6 +33,8 @@ pub(super) struct Scenario {
     pub(super) double_returns: usize,
     /// Other limits, and from when.
     pub(super) changes: Vec<(Time, Limits)>,
+    /// What the load of the box leaves of the limits, and from when.
+    pub(super) throttles: Vec<(Time, Throttle)>,
     /// When the clock leaps, and how far.
     pub(super) leap: Option<(Time, Duration)>,
     /// The guard of one call in so many is lost, and found to be so up to this much later.
@@ -111,6 +113,7 @@ impl Scenario {
             slow_begin: seldom(rng, Duration::from_secs(5)) + Duration::from_millis(1),
             slow_return: seldom(rng, Duration::from_secs(10)),
             double_returns: rng.usize(2..20),
+            throttles: throttles(rng, span),
         }
     }
 }
@@ -128,6 +131,19 @@ fn change(rng: &mut Rng, span: Duration, settings: &Settings) -> (Time, Limits) 
         providers,
     };
     (at, limits)
+}
+
+/// A box whose load comes and goes; one in three does.
+fn throttles(rng: &mut Rng, span: Duration) -> Vec<(Time, Throttle)> {
+    let changes = if one_in(rng, 3) { rng.usize(1..20) } else { 0 };
+    let mut change = || {
+        let throttle = Throttle {
+            most: rng.usize(1..=20),
+            refuses_low: one_in(rng, 4),
+        };
+        (Time::ZERO + up_to(rng, span), throttle)
+    };
+    (0..changes).map(|_| change()).collect()
 }
 
 fn settings(rng: &mut Rng, learns: bool, seed: u64) -> Settings {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::admission::{
     Action, Cause, Core, Event, Fault, FlowId, JobId, Leg, Limits, ModelId, Outcome, PermitKey,
-    Report, StageId, Step, Submission, TargetId, WorkerId,
+    Report, StageId, Step, Submission, TargetId, Throttle, WorkerId,
 };
 use fastrand::Rng;
 use pointsman::cancel::CancelReason;
@@ -45,6 +45,7 @@ enum Happening {
     Answer(PermitKey),
     GiveBack(PermitKey, Report),
     Limits(Limits),
+    Throttle(Throttle),
     Leap(Duration),
     GiveBackAgain(PermitKey),
     /// The guard was lost some time ago.
@@ -108,6 +109,9 @@ impl World {
         for (at, limits) in self.scenario.changes.clone() {
             self.plan(at, Happening::Limits(limits));
         }
+        for (at, throttle) in self.scenario.throttles.clone() {
+            self.plan(at, Happening::Throttle(throttle));
+        }
         if let Some((at, far)) = self.scenario.leap {
             self.plan(at, Happening::Leap(far));
         }
@@ -156,6 +160,9 @@ impl World {
             Happening::GiveBack(permit, report) => self.give_back(permit, report),
             Happening::Limits(limits) => {
                 self.tell(Event::Limits(limits.clone()), Stimulus::Limits(limits))
+            }
+            Happening::Throttle(throttle) => {
+                self.tell(Event::Throttle(throttle), Stimulus::Throttle(throttle))
             }
             Happening::Leap(far) => {
                 self.now = self.now + far;

@@ -322,6 +322,10 @@ pub(super) fn program(
         // Whoever counts calls in flight wants all the slots from the start.
         command.env("POINTSMAN_LIMITS__ADAPTIVE__START", "4096");
     }
+    if !config.contains("throttle.enabled") {
+        // Nor is it a test's affair what else this machine does.
+        command.env("POINTSMAN_THROTTLE__ENABLED", "false");
+    }
     command.envs(environment.iter().copied());
     command.stdin(Stdio::null());
     command

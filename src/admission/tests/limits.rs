@@ -242,7 +242,7 @@ fn a_limit_of_its_own_never_raises_that_of_all_sessions() {
 }
 
 /// The limits in force, to be changed.
-fn limits_of(settings: &Settings) -> Limits {
+pub(super) fn limits_of(settings: &Settings) -> Limits {
     Limits {
         workers: settings.workers,
         global: settings.global,
