@@ -44,3 +44,5 @@ mod silence;
 mod stopping;
 #[path = "chapters/storms.rs"]
 mod storms;
+#[path = "chapters/tls.rs"]
+mod tls;

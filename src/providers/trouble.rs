@@ -156,6 +156,15 @@ impl Trouble<'_> {
                 let message = format!("{name} can't be reached");
                 of(ErrorClass::Connect, message, Some(detail))
             }
+            TransportError::Tls { fault, detail } => {
+                let why = fault.words(name);
+                let message = format!("{name} can't be reached: {why}");
+                of(
+                    ErrorClass::Connect,
+                    message,
+                    Some(format!("{why} ({detail})")),
+                )
+            }
             TransportError::FirstByteTimeout => {
                 let message = format!("{name} sent nothing within the first-byte timeout");
                 of(ErrorClass::FirstByteTimeout, message, None)
