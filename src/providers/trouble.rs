@@ -110,6 +110,12 @@ impl Trouble<'_> {
             class = ErrorClass::Malformed;
             message += &format!("; does providers.{name}.base_url lead to its API?");
         }
+        if (300..400).contains(&status) {
+            message = format!(
+                "{name} answered with a redirect (status {status}), and those are not followed; \
+                 providers.{name}.base_url is to be the address that it leads to"
+            );
+        }
         let shown = self.clean(&String::from_utf8_lossy(body), MAX_SHOWN);
         ProviderError {
             detail: Some(format!("{name}: status {status}, body {shown:?}")),
