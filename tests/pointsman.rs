@@ -18,6 +18,10 @@ mod embedding;
 mod execute;
 #[path = "chapters/failures.rs"]
 mod failures;
+#[path = "chapters/faults.rs"]
+mod faults;
+#[path = "chapters/faulty_answers.rs"]
+mod faulty_answers;
 #[path = "chapters/floods.rs"]
 mod floods;
 #[path = "chapters/keys.rs"]
