@@ -18,6 +18,10 @@ mod embedding;
 mod execute;
 #[path = "chapters/failures.rs"]
 mod failures;
+#[path = "chapters/faults.rs"]
+mod faults;
+#[path = "chapters/faulty_answers.rs"]
+mod faulty_answers;
 #[path = "chapters/floods.rs"]
 mod floods;
 #[path = "chapters/keys.rs"]
@@ -36,6 +40,8 @@ mod models;
 mod orphans;
 #[path = "chapters/pools.rs"]
 mod pools;
+#[path = "chapters/processes.rs"]
+mod processes;
 #[path = "chapters/resends.rs"]
 mod resends;
 #[path = "chapters/retries.rs"]
@@ -50,3 +56,5 @@ mod stopping;
 mod storms;
 #[path = "chapters/throttling.rs"]
 mod throttling;
+#[path = "chapters/tls.rs"]
+mod tls;

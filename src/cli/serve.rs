@@ -40,7 +40,8 @@ pub(super) fn serve(config: Config, file: Option<&Path>) -> ExitCode {
         Err(error) => return fail(&error.to_string()),
     };
     if let Err(error) = announce(server.addresses()) {
-        return fail(&format!("standard output is gone: {error}"));
+        // A disk that is full, or a reader that is gone, is no reason to serve nobody.
+        log::warn!("nothing can be written to standard output: {error}");
     }
     manager.ready(&format!("listening on {}", server.addresses().join(", ")));
     let watch = match Watch::start(&manager, &gateway) {

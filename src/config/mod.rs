@@ -56,7 +56,7 @@ pub use log::Log;
 pub use priority::Priority;
 pub use profile::Profile;
 pub use provider::{
-    Breaker, Model, OperationTimeouts, Pool, Provider, ProviderKind, Retry, Thinking,
+    Breaker, CaFile, Model, OperationTimeouts, Pool, Provider, ProviderKind, Retry, Thinking,
 };
 pub use queue::{Queue, Weights};
 pub use routing::{Fallback, Routing};

@@ -8,7 +8,9 @@ mod ask;
 mod client;
 mod errand;
 mod http;
+mod peer;
 mod server;
+mod tls;
 mod upstream;
 
 use std::time::{Duration, Instant};
@@ -18,8 +20,10 @@ pub(crate) use {
     ask::{Ask, code, text},
     client::{Broken, Client, Event, Response, Stream},
     errand::{Done, Errand},
+    peer::Peer,
     server::{Failure, Server},
-    upstream::{Answer, Gate, Request, Script, Upstream},
+    tls::{Authority, Identity},
+    upstream::{Answer, Gate, Request, Script, Then, Upstream},
 };
 
 /// Nothing that a test waits for takes longer.

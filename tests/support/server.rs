@@ -26,6 +26,21 @@ pub(crate) struct Server {
     directory: TempDir,
 }
 
+/// Where what it writes goes.
+struct Output {
+    stdout: Stdio,
+    stderr: Stdio,
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Output {
+            stdout: Stdio::piped(),
+            stderr: Stdio::piped(),
+        }
+    }
+}
+
 /// What it wrote to standard error.
 #[derive(Debug, Default)]
 struct Log {
@@ -88,7 +103,7 @@ impl Server {
     pub(crate) fn fail(config: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Failure {
         let directory = tempfile::tempdir().expect("a directory");
         let command = program(&directory, "serve", config, arguments, environment);
-        let (mut server, _said) = Server::launch(command, directory);
+        let (mut server, _said) = Server::launch(command, directory, Output::default());
         let code = server.wait().code();
         Failure {
             code,
@@ -125,7 +140,8 @@ impl Server {
     ) -> Failure {
         let directory = tempfile::tempdir().expect("a directory");
         let program = program(&directory, "serve", config, &[], environment);
-        let (mut server, _said) = Server::launch(by_shell(script, &program, input), directory);
+        let shell = by_shell(script, &program, input);
+        let (mut server, _said) = Server::launch(shell, directory, Output::default());
         let code = server.wait().code();
         Failure {
             code,
@@ -133,8 +149,43 @@ impl Server {
         }
     }
 
+    /// Starts the program with `config`, and a standard error that goes elsewhere than into [`Server::log`].
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    pub(crate) fn start_logging_to(config: &str, stderr: Stdio) -> Server {
+        let directory = tempfile::tempdir().expect("a directory");
+        let free = ["--listen", "127.0.0.1:0"];
+        let command = program(&directory, "serve", config, &free, &[]);
+        let output = Output {
+            stderr,
+            ..Output::default()
+        };
+        let (server, said) = Server::launch(command, directory, output);
+        server.found(&said)
+    }
+
+    /// Starts the program with `config` and a standard output that goes elsewhere. It listens at the Unix socket `socket` of
+    /// its directory, some time later.
+    pub(crate) fn start_saying_to(config: &str, stdout: Stdio) -> Server {
+        let directory = tempfile::tempdir().expect("a directory");
+        let socket = ["--listen", "unix:{}/socket"];
+        let command = program(&directory, "serve", config, &socket, &[]);
+        let output = Output {
+            stdout,
+            ..Output::default()
+        };
+        Server::launch(command, directory, output).0
+    }
+
     fn run(command: Command, directory: TempDir) -> Server {
-        let (mut server, said) = Server::launch(command, directory);
+        let (server, said) = Server::launch(command, directory, Output::default());
+        server.found(&said)
+    }
+
+    /// The same, once it has said where it listens.
+    fn found(mut self, said: &Receiver<String>) -> Server {
+        let server = &mut self;
         server.said = said.recv_timeout(BOUND).unwrap_or_default();
         server.said.truncate(server.said.trim_end().len());
         let address = server.said.strip_prefix("listening on ");
@@ -144,22 +195,30 @@ impl Server {
             (None, Some(path)) if path.starts_with("unix:") => {}
             _ => panic!("it said {:?}, and its log {:#?}", server.said, server.log()),
         }
-        server
+        self
     }
 
     /// A child that is killed when this is dropped, and the first line that it will say.
-    fn launch(mut command: Command, directory: TempDir) -> (Server, Receiver<String>) {
+    fn launch(
+        mut command: Command,
+        directory: TempDir,
+        output: Output,
+    ) -> (Server, Receiver<String>) {
         let mut child = command
             .current_dir(directory.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(output.stdout)
+            .stderr(output.stderr)
             .spawn()
             .expect("the program starts");
         let log = Arc::<Log>::default();
         let lines = Arc::clone(&log);
-        let stderr = child.stderr.take().expect("it is piped");
-        spawn("server-log", move || lines.follow(stderr));
-        let said = first_line(child.stdout.take().expect("it is piped"));
+        if let Some(stderr) = child.stderr.take() {
+            spawn("server-log", move || lines.follow(stderr));
+        }
+        let said = match child.stdout.take() {
+            Some(stdout) => first_line(stdout),
+            None => channel().1,
+        };
         let server = Server {
             address: ([0, 0, 0, 0], 0).into(),
             said: String::new(),
