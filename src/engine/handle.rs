@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::job::{JobEnd, Phase};
+use super::job::{JobEnd, Phase, Phases};
 use super::live::LiveJob;
 use super::shell::Shell;
 use crate::admission::Event;
@@ -45,6 +45,11 @@ impl JobHandle {
     /// How far it has come.
     pub fn phase(&self) -> Phase {
         self.job.moments.phase()
+    }
+
+    /// Where the time from `since` to `until` went: of somebody who came then, and waits for this job.
+    pub fn phases(&self, since: Time, until: Time) -> Phases {
+        self.job.moments.phases(since, until)
     }
 
     /// Whether this thread is one of the engine's workers: a wait on it could be a wait for itself.

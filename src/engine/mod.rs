@@ -35,6 +35,7 @@ mod handle;
 mod job;
 mod learn;
 mod live;
+mod moments;
 mod parking;
 mod permit;
 mod plan;

@@ -28,6 +28,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::job::Speaker;
 use super::live::{Leg, LiveJob};
+use super::moments::What;
 use super::permit::Permit;
 use super::ready::ReadyQueue;
 use super::report;
@@ -38,7 +39,7 @@ use crate::admission::{
 };
 use crate::clock::{SharedClock, Time};
 use crate::providers::Provider;
-use crate::telemetry::{LifecycleLog, Step as LifecycleStep};
+use crate::telemetry::LifecycleLog;
 
 /// A job that may run, with the leave to.
 #[derive(Debug)]
@@ -232,7 +233,7 @@ impl Shell {
             .cloned()
             .or_else(|| self.jobs.lock().get(&id).cloned());
         if let Some(job) = job {
-            report::decided(self, &job, seq, LifecycleStep::Queued, now);
+            report::waits(self, &job, seq, now);
         }
     }
 
@@ -240,8 +241,7 @@ impl Shell {
     fn back_off(&self, seq: u64, id: JobId, now: Time) {
         let job = self.jobs.lock().get(&id).cloned();
         if let Some(job) = job {
-            job.moments.back_off(seq);
-            report::decided(self, &job, seq, LifecycleStep::BackingOff, now);
+            report::backs_off(self, &job, seq, now);
         }
     }
 
@@ -261,8 +261,7 @@ impl Shell {
         let job = self.jobs.lock().get(&id).cloned();
         let Some(job) = job else { return };
         job.go_to(stage);
-        job.moments.start(seq);
-        report::decided(self, &job, seq, LifecycleStep::Dequeued, now);
+        report::starts(self, &job, seq, now);
         let class = job.priority.index();
         let ready = Ready {
             job,
@@ -287,6 +286,7 @@ impl Shell {
             let mut jobs = self.jobs.lock();
             (jobs.remove(&id)?, jobs.is_empty())
         };
+        job.moments.decided(seq, What::Ended, now);
         let end = job.close(ending, now);
         report::ended(self, &job, seq, &end, now);
         job.sink.end(&end, speaker);

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
@@ -11,7 +10,7 @@ use super::{Api, Visit};
 use crate::cancel::CancelReason;
 use crate::clock::Time;
 use crate::config::Priority;
-use crate::engine::{Owner, Phase, Phases, ProviderView, RequestView, Snapshot, TargetView};
+use crate::engine::{Owner, Phase, ProviderView, RequestView, Snapshot, TargetView};
 use crate::telemetry::Event;
 
 impl Api {
@@ -184,28 +183,6 @@ impl Api {
     }
 }
 
-/// Where the time went, as answers and pages have it: seconds.
-#[derive(Debug, Serialize)]
-pub(super) struct PhaseSeconds {
-    queue_s: f64,
-    connect_s: f64,
-    first_byte_s: f64,
-    upstream_s: f64,
-    total_s: f64,
-}
-
-impl From<&Phases> for PhaseSeconds {
-    fn from(phases: &Phases) -> Self {
-        PhaseSeconds {
-            queue_s: seconds(phases.queue),
-            connect_s: seconds(phases.connect),
-            first_byte_s: seconds(phases.first_byte),
-            upstream_s: seconds(phases.upstream),
-            total_s: seconds(phases.total),
-        }
-    }
-}
-
 fn classes(snapshot: &Snapshot) -> Value {
     let class = |priority: Priority| {
         let view = snapshot.core.classes[priority.index()];
@@ -264,7 +241,7 @@ impl Active {
             "attempt": view.call.as_ref().map_or(0, |call| call.attempt),
             "age_s": seconds(view.age),
             "deadline_in_s": seconds(view.left),
-            "phases": PhaseSeconds::from(&view.phases),
+            "phases": view.phases,
         })
     }
 }

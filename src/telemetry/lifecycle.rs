@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 
 use crate::clock::Time;
 use crate::config::Telemetry;
+use crate::telemetry::Phases;
 
 /// How many old events each new one takes out: more than one, so that what is too old goes although only pushes do it.
 const EVICT: usize = 2;
@@ -140,6 +141,8 @@ pub struct Event {
     pub thread: Thread,
     /// How long that took which ends with this step: the wait in line, the call, at an end the whole request.
     pub took: Option<Duration>,
+    /// Where that time went: of a call at its end, and of the whole request at its own.
+    pub phases: Option<Box<Phases>>,
 }
 
 /// A request as its steps know it.
@@ -336,6 +339,7 @@ mod tests {
             }),
             thread: std::thread::current(),
             took: None,
+            phases: None,
         }
     }
 

@@ -6,6 +6,8 @@
 
 mod lifecycle;
 mod log_line;
+mod phases;
 
 pub use lifecycle::{Event, LifecycleLog, Statistics, Step, Subject};
 pub use log_line::RequestLine;
+pub use phases::{Figure, Phases};
