@@ -56,6 +56,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod view;
+mod whereabouts;
 
 use std::fmt;
 use std::time::Duration;
@@ -75,6 +76,7 @@ pub use shut::Shut;
 pub use slots::PermitKey;
 pub use state::Core;
 pub use view::{ClassView, CoreView, ProviderView, TargetView};
+pub use whereabouts::{Obstacle, Slots, Whereabouts};
 
 /// How many due ends one step works off.
 pub const SLICE: usize = 64;

@@ -10,6 +10,7 @@ mod retries;
 mod sessions;
 mod shut;
 mod stopping;
+mod whereabouts;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

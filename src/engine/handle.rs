@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::job::{JobEnd, Phase, Phases};
 use super::live::LiveJob;
 use super::shell::Shell;
-use crate::admission::Event;
+use crate::admission::{Event, Whereabouts};
 use crate::cancel::CancelReason;
 use crate::clock::{SharedClock, Time};
 
@@ -50,6 +50,12 @@ impl JobHandle {
     /// Where the time from `since` to `until` went: of somebody who came then, and waits for this job.
     pub fn phases(&self, since: Time, until: Time) -> Phases {
         self.job.moments.phases(since, until)
+    }
+
+    /// Where it is while it has not started; `None` while it runs, and after its end.
+    pub fn whereabouts(&self) -> Option<Whereabouts> {
+        let shell = self.shell.upgrade()?;
+        shell.look(|core, now| core.whereabouts(self.job.id, now))
     }
 
     /// Whether this thread is one of the engine's workers: a wait on it could be a wait for itself.

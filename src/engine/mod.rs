@@ -81,7 +81,8 @@ use crate::routing::Router;
 use crate::telemetry::{LifecycleLog, Subject};
 
 pub use crate::admission::{
-    ClassView, CoreView, ProviderView, Refusal, RefusalReason, Shut, TargetView,
+    ClassView, CoreView, Obstacle, ProviderView, Refusal, RefusalReason, Shut, Slots, TargetView,
+    Whereabouts,
 };
 pub use crate::providers::{ErrorClass, PoolStats, Probe, ProviderError};
 pub use crate::routing::{ModelInfo, RouteError as PlanError};

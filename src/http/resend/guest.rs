@@ -124,6 +124,7 @@ impl Guest {
             model: self.subject.model.clone(),
             call: None,
             phase: call.job().map_or(Phase::Queue, |job| job.phase()),
+            whereabouts: None,
             age: total,
             left: self.deadline.since(now),
             phases: self.phases(now),
