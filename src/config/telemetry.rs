@@ -12,6 +12,8 @@ pub struct Telemetry {
     pub max_events: usize,
     /// Lifecycle events are forgotten after so long.
     pub max_age: Duration,
+    /// Percentiles are of the requests that ended within so long, to a sixth of it.
+    pub window: Duration,
 }
 
 impl Telemetry {
@@ -23,6 +25,9 @@ impl Telemetry {
             max_age: section
                 .duration("max_age", secs(1)..=168 * HOUR)
                 .unwrap_or(HOUR),
+            window: section
+                .duration("window", secs(1)..=24 * HOUR)
+                .unwrap_or(secs(600)),
         }
     }
 }

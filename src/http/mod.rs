@@ -20,6 +20,8 @@ mod resend;
 mod routes;
 mod sink;
 mod status;
+mod stories;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -52,6 +54,10 @@ pub struct Api {
     /// Providers that can't be called, and what to do about it.
     missing_keys: BTreeMap<String, String>,
     started: Time,
+    /// For how long requests are remembered.
+    max_age: Duration,
+    /// What percentiles are told of.
+    window: Duration,
     /// How long a test of connections may take.
     test_within: Duration,
 }
@@ -83,6 +89,8 @@ impl Api {
             profile: config.profile,
             missing_keys: missing.collect(),
             started: clock.now(),
+            max_age: config.telemetry.max_age,
+            window: config.telemetry.window,
             test_within: config.timeouts.normal,
             clock,
         }

@@ -52,6 +52,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::Get, "/api/requests", true, Api::requests),
     route(Method::Get, "/api/requests/*", true, Api::request),
     route(Method::Delete, "/api/requests/*", true, Api::cancel),
+    route(Method::Get, "/api/trace", true, Api::trace),
     route(
         Method::Get,
         "/api/connection-pool/status",

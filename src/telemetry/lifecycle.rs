@@ -29,6 +29,7 @@ use parking_lot::Mutex;
 use crate::clock::Time;
 use crate::config::Telemetry;
 use crate::telemetry::Phases;
+use crate::telemetry::quantiles::{PhaseQuantiles, Quantiles};
 
 /// How many old events each new one takes out: more than one, so that what is too old goes although only pushes do it.
 const EVICT: usize = 2;
@@ -170,6 +171,7 @@ pub struct LifecycleLog {
     max_events: usize,
     max_age: Duration,
     ring: Mutex<Ring>,
+    quantiles: Quantiles,
 }
 
 /// What happened in all, since the log was made; forgotten events count on.
@@ -205,12 +207,18 @@ impl LifecycleLog {
                 events: VecDeque::with_capacity(config.max_events.min(PREALLOCATED)),
                 ..Ring::default()
             }),
+            quantiles: Quantiles::new(config.window),
         }
     }
 
     /// Records events that come together, and forgets old ones: whatever no longer has room, and a few of those that are
     /// too old.
     pub fn push<const N: usize>(&self, events: [Event; N]) {
+        for event in &events {
+            if let Some(phases) = event.phases.as_ref().filter(|_| event.step.is_end()) {
+                self.quantiles.record(phases, event.at);
+            }
+        }
         // Declared before the guard, so that what is forgotten is dropped after the lock is released.
         let mut forgotten = [const { [const { None }; EVICT] }; N];
         let mut ring = self.ring.lock();
@@ -233,6 +241,11 @@ impl LifecycleLog {
     /// All events that are not too old at `now`, as they were recorded: for an export.
     pub fn events(&self, now: Time) -> Vec<Event> {
         self.select(now, |_| true)
+    }
+
+    /// How long each phase of the requests took that ended lately (`telemetry.window`).
+    pub fn phases(&self, now: Time) -> Vec<PhaseQuantiles> {
+        self.quantiles.view(now)
     }
 
     /// Counts of all that happened.
@@ -313,6 +326,7 @@ impl Statistics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, Profile};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -320,6 +334,7 @@ mod tests {
         LifecycleLog::new(&Telemetry {
             max_events,
             max_age,
+            ..Config::builtin(Profile::Test).telemetry
         })
     }
 

@@ -3,11 +3,16 @@
 //! Telemetry is told and never asks: it knows no engine and no provider, takes plain values, and decides nothing. The
 //! [`LifecycleLog`] keeps the latest steps of all requests, to be asked for by request id; it is bounded by count and
 //! by age. A [`RequestLine`] is the one line that a request leaves at `info`, with where its time went.
+//! A [`Trace`] is the lifecycle log as a timeline.
 
 mod lifecycle;
 mod log_line;
 mod phases;
+mod quantiles;
+mod trace;
 
 pub use lifecycle::{Event, LifecycleLog, Statistics, Step, Subject};
 pub use log_line::RequestLine;
 pub use phases::{Figure, Phases};
+pub use quantiles::PhaseQuantiles;
+pub use trace::Trace;
