@@ -42,5 +42,7 @@ mod retries;
 mod silence;
 #[path = "chapters/stopping.rs"]
 mod stopping;
+#[path = "chapters/stories.rs"]
+mod stories;
 #[path = "chapters/storms.rs"]
 mod storms;

@@ -72,6 +72,11 @@ impl Api {
                 "cancelled": statistics.cancelled,
                 "refused": statistics.refused,
             },
+            "lifecycle": {
+                "remembered": statistics.recorded - statistics.forgotten,
+                "forgotten": statistics.forgotten,
+                "file": self.lifecycle.file(),
+            },
             "threads": { "workers": snapshot.workers },
         });
         visit.json(200, &body)

@@ -20,15 +20,18 @@
 //! skipped, and none is read twice.
 
 use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::Thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::clock::Time;
+use crate::clock::{SharedClock, Time};
 use crate::config::Telemetry;
 use crate::telemetry::Phases;
+use crate::telemetry::journal::{FileStatistics, Journal};
 use crate::telemetry::quantiles::{PhaseQuantiles, Quantiles};
 
 /// How many old events each new one takes out: more than one, so that what is too old goes although only pushes do it.
@@ -172,6 +175,7 @@ pub struct LifecycleLog {
     max_age: Duration,
     ring: Mutex<Ring>,
     quantiles: Quantiles,
+    journal: Option<Journal>,
 }
 
 /// What happened in all, since the log was made; forgotten events count on.
@@ -198,7 +202,7 @@ pub struct Statistics {
 }
 
 impl LifecycleLog {
-    /// An empty log that keeps as much, and for as long, as `config` says.
+    /// An empty log that keeps as much, and for as long, as `config` says, and writes no file.
     pub fn new(config: &Telemetry) -> Self {
         LifecycleLog {
             max_events: config.max_events,
@@ -208,13 +212,42 @@ impl LifecycleLog {
                 ..Ring::default()
             }),
             quantiles: Quantiles::new(config.window),
+            journal: None,
         }
+    }
+
+    /// The same, and what is recorded is written to the file that `config` names, if it names one.
+    ///
+    /// # Errors
+    /// When the file can't be opened, or the system gives no thread to write it.
+    pub fn open(config: &Telemetry, clock: SharedClock) -> io::Result<Self> {
+        let start = |path: &PathBuf| Journal::start(path, config, clock);
+        let journal = config.lifecycle_file.as_ref().map(start).transpose()?;
+        Ok(LifecycleLog {
+            journal,
+            ..LifecycleLog::new(config)
+        })
+    }
+
+    /// Waits until what was recorded before is in the file, if there is one; a second or two at most.
+    pub fn flush(&self) {
+        if let Some(journal) = &self.journal {
+            journal.flush();
+        }
+    }
+
+    /// What became of the lines for the file; `None` where none is written.
+    pub fn file(&self) -> Option<FileStatistics> {
+        self.journal.as_ref().map(Journal::statistics)
     }
 
     /// Records events that come together, and forgets old ones: whatever no longer has room, and a few of those that are
     /// too old.
     pub fn push<const N: usize>(&self, events: [Event; N]) {
         for event in &events {
+            if let Some(journal) = &self.journal {
+                journal.put(event);
+            }
             if let Some(phases) = event.phases.as_ref().filter(|_| event.step.is_end()) {
                 self.quantiles.record(phases, event.at);
             }

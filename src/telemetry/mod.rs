@@ -5,12 +5,15 @@
 //! by age. A [`RequestLine`] is the one line that a request leaves at `info`, with where its time went.
 //! A [`Trace`] is the lifecycle log as a timeline.
 
+mod journal;
 mod lifecycle;
 mod log_line;
 mod phases;
 mod quantiles;
+mod rotation;
 mod trace;
 
+pub use journal::FileStatistics;
 pub use lifecycle::{Event, LifecycleLog, Statistics, Step, Subject};
 pub use log_line::RequestLine;
 pub use phases::{Figure, Phases};
