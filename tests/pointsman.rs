@@ -24,6 +24,8 @@ mod floods;
 mod keys;
 #[path = "chapters/learning.rs"]
 mod learning;
+#[path = "chapters/lifecycle.rs"]
+mod lifecycle;
 #[path = "chapters/limits.rs"]
 mod limits;
 #[path = "chapters/lines.rs"]

@@ -194,7 +194,7 @@ impl ChatSink {
 
 /// What a comment in a stream says, of which nothing has come for a while.
 fn waiting_word(whereabouts: Option<Whereabouts>) -> String {
-    let seconds = |length: Duration| length.as_millis().div_ceil(1000);
+    let seconds = |length: Duration| length.as_nanos().div_ceil(1_000_000_000).max(1);
     match whereabouts {
         None => "keep-alive".into(),
         Some(Whereabouts::BackingOff(left)) => {
@@ -275,9 +275,13 @@ mod tests {
             expected,
             obstacle: Obstacle::Turn,
         };
-        let wait = Duration::from_millis(11_001);
+        let (wait, short) = (Duration::from_millis(11_001), Duration::from_micros(1));
         for (whereabouts, word) in [
             (None, "keep-alive"),
+            (
+                Some(Whereabouts::BackingOff(short)),
+                "waiting to try again, in 1s",
+            ),
             (Some(in_line(None)), "waiting, position 3"),
             (
                 Some(in_line(Some(wait))),

@@ -126,16 +126,13 @@ impl Drop for Journal {
         drop(self.queue.take());
         let gone = self.gone.recv_timeout(PATIENCE);
         let is_gone = gone.is_err_and(|error| error.is_disconnected());
-        match self.thread.lock().take() {
-            Some(thread) if is_gone || thread.is_finished() => {
-                if thread.join().is_err() {
-                    log::error!("thread pointsman-lifecycle panicked");
-                }
-            }
-            Some(_) => {
-                log::error!("the lifecycle file is not written in time and is left as it is")
-            }
-            None => {}
+        let Some(thread) = self.thread.lock().take() else {
+            return;
+        };
+        if !is_gone && !thread.is_finished() {
+            log::error!("the lifecycle file is not written in time and is left as it is");
+        } else if thread.join().is_err() {
+            log::error!("thread pointsman-lifecycle panicked");
         }
     }
 }

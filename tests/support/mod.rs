@@ -7,6 +7,7 @@
 mod ask;
 mod client;
 mod errand;
+pub(crate) mod figures;
 mod http;
 mod server;
 mod trace;
