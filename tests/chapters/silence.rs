@@ -178,7 +178,7 @@ fn a_stream_in_line_hears_comments_too() {
     let mut stream = Ask::of("mine/second").streamed().stream(&server);
     assert_eq!(
         stream.event(),
-        Ok(Some(Event::Comment("keep-alive".into())))
+        Ok(Some(Event::Comment("waiting, position 1".into())))
     );
     assert_eq!(upstream.requests().len(), 1, "it is in line");
     gate.release();
