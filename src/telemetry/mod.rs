@@ -2,8 +2,8 @@
 //!
 //! Telemetry is told and never asks: it knows no engine and no provider, takes plain values, and decides nothing. The
 //! [`LifecycleLog`] keeps the latest steps of all requests, to be asked for by request id; it is bounded by count and
-//! by age. A [`RequestLine`] is the one line that a request leaves at `info`, with where its time went.
-//! A [`Trace`] is the lifecycle log as a timeline.
+//! by age, and may be written to a file as well. A [`RequestLine`] is the one line that a request leaves at `info`.
+//! [`Phases`] are where its time went, wherever that is told. A [`Trace`] is the lifecycle log as a timeline.
 
 mod journal;
 mod lifecycle;
