@@ -28,6 +28,8 @@ mod floods;
 mod keys;
 #[path = "chapters/learning.rs"]
 mod learning;
+#[path = "chapters/lifecycle.rs"]
+mod lifecycle;
 #[path = "chapters/limits.rs"]
 mod limits;
 #[path = "chapters/lines.rs"]
@@ -52,6 +54,8 @@ mod service;
 mod silence;
 #[path = "chapters/stopping.rs"]
 mod stopping;
+#[path = "chapters/stories.rs"]
+mod stories;
 #[path = "chapters/storms.rs"]
 mod storms;
 #[path = "chapters/throttling.rs"]

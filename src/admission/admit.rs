@@ -236,7 +236,7 @@ impl Core {
     }
 
     /// Calls that a line's targets take at once, at least one.
-    fn places(&self, line: &Line) -> usize {
+    pub(super) fn places(&self, line: &Line) -> usize {
         let providers: BTreeSet<ProviderId> = line
             .targets
             .iter()

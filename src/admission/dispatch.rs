@@ -246,7 +246,7 @@ impl Core {
     /// Slots that `provider` may not take: one for each provider that reserves and has nothing in flight, at most half of
     /// all; none where it is such a provider itself. (Where more are idle than slots are kept, each would otherwise be
     /// shut out by what is kept for the others, and slots would stand empty for as long as the busy one is silent.)
-    fn reserve(&self, provider: ProviderId) -> usize {
+    pub(super) fn reserve(&self, provider: ProviderId) -> usize {
         if self.is_kept_for(provider) {
             return 0;
         }

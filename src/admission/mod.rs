@@ -60,6 +60,7 @@ mod target;
 mod tests;
 mod throttle;
 mod view;
+mod whereabouts;
 
 use std::fmt;
 use std::time::Duration;
@@ -80,6 +81,7 @@ pub use shut::Shut;
 pub use slots::{PermitKey, SlotState, Turnover};
 pub use state::Core;
 pub use view::{ClassView, CoreView, ProviderView, TargetView};
+pub use whereabouts::{Obstacle, Slots, Whereabouts};
 
 /// How many due ends one step works off.
 pub const SLICE: usize = 64;

@@ -112,6 +112,12 @@ impl Line {
             .map_or(0, |line| line.jobs.len())
     }
 
+    /// Jobs of one flow before this place, of one class; `most` are counted.
+    pub(super) fn rank(&self, class: ClassId, flow: FlowId, place: Place, most: usize) -> usize {
+        let line = self.classes[class].flows.get(&flow);
+        line.map_or(0, |line| line.jobs.range(..place).take(most).count())
+    }
+
     /// Flows with jobs that wait or run, of one class.
     pub(super) fn flows_in(&self, class: ClassId) -> usize {
         self.classes[class].flows.len()

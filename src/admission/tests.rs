@@ -12,6 +12,7 @@ mod sessions;
 mod shut;
 mod stopping;
 mod throttle;
+mod whereabouts;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

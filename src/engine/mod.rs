@@ -38,6 +38,7 @@ mod health;
 mod job;
 mod learn;
 mod live;
+mod moments;
 #[cfg(test)]
 mod orphan_tests;
 mod parking;
@@ -86,8 +87,8 @@ use crate::routing::Router;
 use crate::telemetry::{LifecycleLog, Subject};
 
 pub use crate::admission::{
-    ClassView, CoreView, ProviderView, Refusal, RefusalReason, Shut, SlotState, SlotView,
-    TargetView, Turnover,
+    ClassView, CoreView, Obstacle, ProviderView, Refusal, RefusalReason, Shut, SlotState, SlotView,
+    Slots, TargetView, Turnover, Whereabouts,
 };
 pub use crate::providers::{ErrorClass, PoolStats, Probe, ProviderError};
 pub use crate::routing::{ModelInfo, RouteError as PlanError};

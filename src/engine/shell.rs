@@ -31,6 +31,7 @@ use super::crew::Crew;
 use super::health::Health;
 use super::job::Speaker;
 use super::live::{Leg, LiveJob};
+use super::moments::What;
 use super::permit::Permit;
 use super::ready::ReadyQueue;
 use super::report;
@@ -42,7 +43,7 @@ use crate::admission::{
 };
 use crate::clock::{SharedClock, Time};
 use crate::providers::Provider;
-use crate::telemetry::{LifecycleLog, Step as LifecycleStep};
+use crate::telemetry::LifecycleLog;
 
 /// A job that may run, with the leave to.
 #[derive(Debug)]
@@ -293,15 +294,14 @@ impl Shell {
     fn wait(&self, seq: u64, id: JobId, arrival: Option<&Arc<LiveJob>>, now: Time) {
         let job = arrival.cloned().or_else(|| self.live_job(id));
         if let Some(job) = job {
-            report::decided(self, &job, seq, LifecycleStep::Queued, now);
+            report::waits(self, &job, seq, now);
         }
     }
 
     /// Its call failed and will be tried again.
     fn back_off(&self, seq: u64, id: JobId, now: Time) {
         if let Some(job) = self.live_job(id) {
-            job.moments.back_off(seq);
-            report::decided(self, &job, seq, LifecycleStep::BackingOff, now);
+            report::backs_off(self, &job, seq, now);
         }
     }
 
@@ -322,8 +322,7 @@ impl Shell {
             return;
         };
         job.go_to(stage);
-        job.moments.start(seq);
-        report::decided(self, &job, seq, LifecycleStep::Dequeued, now);
+        report::starts(self, &job, seq, now);
         let class = job.priority.index();
         let ready = Ready {
             job,
@@ -347,6 +346,7 @@ impl Shell {
             let mut jobs = self.jobs.lock();
             (jobs.remove(&id)?, jobs.is_empty())
         };
+        job.moments.decided(seq, What::Ended, now);
         let end = job.close(ending, now);
         report::ended(self, &job, seq, &end, now);
         // A sink may be anybody's: its panic is no reason to lose a thread, or to leave others waiting.

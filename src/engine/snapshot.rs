@@ -8,7 +8,7 @@ use super::health::{self, HealthCounts, SemaphoreView};
 use super::job::{CallInfo, Owner, Phase, Phases};
 use super::live::LiveJob;
 use super::shell::Shell;
-use crate::admission::{CoreView, ProviderView, SlotView};
+use crate::admission::{CoreView, ProviderView, SlotView, Whereabouts};
 use crate::clock::Time;
 use crate::config::Priority;
 
@@ -48,6 +48,8 @@ pub struct RequestView {
     pub call: Option<CallInfo>,
     /// How far it has come.
     pub phase: Phase,
+    /// Where it is while it has not started.
+    pub whereabouts: Option<Whereabouts>,
     /// How long ago its request was received.
     pub age: Duration,
     /// How long until its deadline.
@@ -116,16 +118,27 @@ fn holding(shell: &Shell, slot: SlotView, now: Time) -> SlotHolding {
         slot,
     }
 }
+/// How many jobs are looked up under one lock.
+const AT_ONCE: usize = 32;
 
 /// The jobs that have not ended, oldest first.
 pub(super) fn requests(shell: &Shell) -> Vec<RequestView> {
-    let now = shell.clock.now();
     let mut live = shell.live();
     live.sort_by_key(|job| (job.received, job.id));
-    live.iter().map(|job| view(job, now)).collect()
+    let mut views = Vec::with_capacity(live.len());
+    for jobs in live.chunks(AT_ONCE) {
+        let whereabouts: Vec<_> = shell.look(|core, now| {
+            let of = |job: &Arc<LiveJob>| core.whereabouts(job.id, now);
+            jobs.iter().map(of).collect()
+        });
+        let now = shell.clock.now();
+        let jobs = jobs.iter().zip(whereabouts);
+        views.extend(jobs.map(|(job, whereabouts)| view(job, whereabouts, now)));
+    }
+    views
 }
 
-fn view(job: &LiveJob, now: Time) -> RequestView {
+fn view(job: &LiveJob, whereabouts: Option<Whereabouts>, now: Time) -> RequestView {
     let leg = job.leg();
     RequestView {
         request_id: job.request_id.clone(),
@@ -136,6 +149,7 @@ fn view(job: &LiveJob, now: Time) -> RequestView {
         model: leg.model.clone(),
         call: job.call(),
         phase: job.moments.phase(),
+        whereabouts,
         age: now.since(job.received),
         left: job.deadline.since(now),
         phases: job.moments.phases(job.received, now),

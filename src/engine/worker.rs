@@ -90,8 +90,8 @@ fn call(shell: &Arc<Shell>, ready: &Ready) -> (Verdict, Report) {
     };
     let now = shell.clock.now();
     job.moments.end_call(now);
-    let phases = job.moments.phases(job.received, now);
-    report::call_is_over(shell, job, now, phases.upstream);
+    let phases = job.moments.last_call(now);
+    report::call_is_over(shell, job, now, &phases);
     match called {
         Ok(result) => {
             let mut report = learn::report(&result, &ear);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::cancel::CancelReason;
 use crate::config::Listen;
+use crate::config::Telemetry;
 use crate::engine::Level;
 use crate::engine::{Phase, PlanError, ProviderError, Refusal, Verdict};
 
@@ -18,6 +19,16 @@ pub enum StartError {
     /// The system gave no thread.
     #[error("no thread can be started: {0}")]
     Threads(#[source] io::Error),
+    /// The file for the lifecycle events can't be written.
+    #[error(
+        "{path}: {cause} (telemetry.lifecycle_file; accepted is a file that can be made or written)"
+    )]
+    LifecycleFile {
+        /// The file, as configured.
+        path: String,
+        /// What the system said.
+        cause: io::Error,
+    },
     /// The address can't be listened on.
     #[error("can't listen on {address} (server.listen): {cause}")]
     Listen {
@@ -35,6 +46,19 @@ pub enum StartError {
          (server.keys): anyone could spend yours, accepted without keys is a loopback address or a Unix socket"
     )]
     Exposed(Listen),
+}
+
+impl StartError {
+    /// Why the lifecycle log was not opened: its file, or where none is configured the thread.
+    pub(super) fn lifecycle(config: &Telemetry, cause: io::Error) -> Self {
+        match &config.lifecycle_file {
+            Some(path) => StartError::LifecycleFile {
+                path: path.display().to_string(),
+                cause,
+            },
+            None => StartError::Threads(cause),
+        }
+    }
 }
 
 /// Why there is no answer, or no more of it.

@@ -92,10 +92,12 @@ impl Gateway {
     /// Starts workers and watchdog, and asks providers in the background which models they have. A provider without its key is no error: it is listed as unavailable.
     ///
     /// # Errors
-    /// [`StartError::Threads`]
+    /// [`StartError::Threads`], [`StartError::LifecycleFile`]
     pub fn start(config: Config) -> Result<Gateway, StartError> {
         let clock = SystemClock::shared();
-        let lifecycle = Arc::new(LifecycleLog::new(&config.telemetry));
+        let lifecycle = LifecycleLog::open(&config.telemetry, Arc::clone(&clock));
+        let lifecycle = lifecycle.map_err(|cause| StartError::lifecycle(&config.telemetry, cause));
+        let lifecycle = Arc::new(lifecycle?);
         let providers = Providers::new(&config, Arc::clone(&clock));
         let router = Router::new(&config, &providers);
         let lists = Lists::start(&config, &providers, &clock).map_err(StartError::Threads)?;
@@ -304,6 +306,7 @@ impl Gateway {
         self.lists.stop();
         self.engine.stop(grace);
         self.monitor.stop();
+        self.lifecycle.flush();
     }
 }
 

@@ -21,7 +21,9 @@ mod routes;
 mod semaphores;
 mod sink;
 mod status;
+mod stories;
 mod throttling;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -54,6 +56,10 @@ pub struct Api {
     /// Providers that can't be called, and what to do about it.
     missing_keys: BTreeMap<String, String>,
     started: Time,
+    /// For how long requests are remembered.
+    max_age: Duration,
+    /// What percentiles are told of.
+    window: Duration,
     /// How long a test of connections may take.
     test_within: Duration,
 }
@@ -86,6 +92,8 @@ impl Api {
             profile: config.profile,
             missing_keys: missing.collect(),
             started: clock.now(),
+            max_age: config.telemetry.max_age,
+            window: config.telemetry.window,
             test_within: config.timeouts.normal,
             clock,
         }

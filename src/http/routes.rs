@@ -59,6 +59,7 @@ pub(super) const ROUTES: &[Route] = &[
         true,
         Api::check_semaphores,
     ),
+    route(Method::Get, "/api/trace", true, Api::trace),
     route(
         Method::Get,
         "/api/connection-pool/status",

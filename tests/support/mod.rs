@@ -7,10 +7,12 @@
 mod ask;
 mod client;
 mod errand;
+pub(crate) mod figures;
 mod http;
 mod peer;
 mod server;
 mod tls;
+mod trace;
 mod upstream;
 
 use std::time::{Duration, Instant};
@@ -23,6 +25,7 @@ pub(crate) use {
     peer::Peer,
     server::{Failure, Server},
     tls::{Authority, Identity},
+    trace::Timeline,
     upstream::{Answer, Gate, Request, Script, Then, Upstream},
 };
 
