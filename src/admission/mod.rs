@@ -37,6 +37,7 @@ mod admit;
 mod audit;
 mod backoff;
 mod breaker;
+mod change;
 mod dispatch;
 mod estimate;
 mod fair;
@@ -46,7 +47,6 @@ mod onward;
 mod outcome;
 mod planted;
 mod queue;
-mod relimit;
 mod sessions;
 mod settings;
 mod shut;
@@ -64,6 +64,7 @@ use crate::cancel::CancelReason;
 use crate::clock::Time;
 use crate::config::Priority;
 
+pub use change::Change;
 pub use outcome::{Cause, Outcome, Report};
 #[cfg(test)]
 pub use planted::Fault;
@@ -140,28 +141,13 @@ pub enum Event {
     Cancel(JobId, CancelReason),
     /// Time has passed: see [`Core::next_due`].
     Tick,
-    /// Other limits are in force from now on. What is in flight above a lowered one drains; nobody is interrupted for it.
-    Limits(Limits),
+    /// Other settings are in force from now on. What is in flight above a lowered limit drains; nobody is interrupted for it.
+    Change(Box<Change>),
     /// Take nothing new; what has not ended by then is ended.
     Stop {
         /// The end of the drain.
         until: Time,
     },
-}
-
-/// The limits that may change while jobs wait and run. 0 counts as 1.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// See [`Settings::workers`].
-    pub workers: usize,
-    /// See [`Settings::global`].
-    pub global: usize,
-    /// See [`Settings::session`].
-    pub session: usize,
-    /// See [`Settings::sessions`].
-    pub sessions: usize,
-    /// See [`ProviderSettings::limit`], in the order of the settings; who is not named here keeps what it has.
-    pub providers: Vec<usize>,
 }
 
 /// A job as admission sees it.
@@ -316,6 +302,9 @@ impl fmt::Display for RefusalReason {
             ),
             RefusalReason::Displaced => {
                 f.write_str("the queue is full, and the place went to a session that had less than its share")
+            }
+            RefusalReason::Shut(Shut::Removed) => {
+                f.write_str("its provider was taken out of the configuration")
             }
             RefusalReason::Shut(why) => write!(f, "its provider takes no calls for now: {why}"),
             RefusalReason::Stopping => f.write_str("the gateway is stopping"),

@@ -21,6 +21,10 @@ pub enum Fault {
     GlobalSlotFirst,
     /// Who backs off keeps its slot meanwhile.
     BackOffKeepsSlot,
+    /// A provider that was taken out is called.
+    GoneIsCalled,
+    /// Calls to what a target was before teach what it is now.
+    OldCallsTeach,
     /// Nobody is started when limits have changed.
     LimitsWakeNobody,
     /// A job starts although its time is over.

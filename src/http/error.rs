@@ -312,7 +312,8 @@ fn of_cancel(reason: CancelReason) -> ApiError {
 
 /// Nobody was called, since everybody would have said what they said before: so it is told as it was then.
 fn of_shut(why: Shut, message: String) -> ApiError {
-    let provider = |status: u16, code: &str| ApiError::new(status, Fault::Provider, code, message);
+    let provider =
+        |status: u16, code: &str| ApiError::new(status, Fault::Provider, code, &*message);
     match why {
         Shut::RateLimited => provider(429, "provider_rate_limited"),
         Shut::PlanWindow => provider(429, "provider_rate_limited").never(),
@@ -320,6 +321,7 @@ fn of_shut(why: Shut, message: String) -> ApiError {
         Shut::Credentials => provider(401, "provider_auth").never(),
         Shut::Quota => provider(429, "insufficient_quota").never(),
         Shut::ModelUnavailable => provider(404, "model_not_found").never(),
+        Shut::Removed => ApiError::new(503, Fault::Gateway, "provider_unavailable", message),
     }
 }
 

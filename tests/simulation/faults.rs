@@ -11,12 +11,14 @@ use super::quantity::shares_are_kept;
 const SEEDS: u64 = 2_000;
 
 /// What seeds find.
-const UNSAFE: [Fault; 16] = [
+const UNSAFE: [Fault; 18] = [
     Fault::StaleReturnFrees,
     Fault::InterruptedLeaks,
     Fault::EndedJobBegins,
     Fault::GlobalSlotFirst,
     Fault::BackOffKeepsSlot,
+    Fault::GoneIsCalled,
+    Fault::OldCallsTeach,
     Fault::LimitsWakeNobody,
     Fault::ExpiredStarts,
     Fault::EachRefusalCuts,

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::time::Duration;
 
 use crate::admission::{
-    Action, Cause, Core, Event, Fault, FlowId, JobId, Leg, Limits, ModelId, Outcome, PermitKey,
+    Action, Cause, Change, Core, Event, Fault, FlowId, JobId, Leg, ModelId, Outcome, PermitKey,
     Report, StageId, Step, Submission, TargetId,
 };
 use fastrand::Rng;
@@ -44,7 +44,7 @@ enum Happening {
     Begin(Handed),
     Answer(PermitKey),
     GiveBack(PermitKey, Report),
-    Limits(Limits),
+    Change(Box<Change>),
     Leap(Duration),
     GiveBackAgain(PermitKey),
     Cancel(JobId),
@@ -70,10 +70,7 @@ impl World {
         if let Some(fault) = fault {
             core.plant(fault);
         }
-        let mut stages: HashMap<Vec<TargetId>, StageId> = HashMap::new();
-        for stage in scenario.arrivals.iter().flat_map(|arrival| &arrival.route) {
-            stages.insert(stage.clone(), core.stage(stage));
-        }
+        let stages = stages(&scenario, &mut core, scenario.settings.targets.len());
         World {
             ledger: Ledger::new(
                 scenario.settings.clone(),
@@ -103,8 +100,8 @@ impl World {
         if let Some((at, until)) = self.scenario.stop {
             self.plan(at, Happening::Stop(until));
         }
-        for (at, limits) in self.scenario.changes.clone() {
-            self.plan(at, Happening::Limits(limits));
+        for (at, change) in self.scenario.changes.clone() {
+            self.plan(at, Happening::Change(Box::new(change)));
         }
         if let Some((at, far)) = self.scenario.leap {
             self.plan(at, Happening::Leap(far));
@@ -152,9 +149,7 @@ impl World {
             Happening::Begin(handed) => self.begin(handed),
             Happening::Answer(permit) => self.tell(Event::Answer(permit), Stimulus::Answer(permit)),
             Happening::GiveBack(permit, report) => self.give_back(permit, report),
-            Happening::Limits(limits) => {
-                self.tell(Event::Limits(limits.clone()), Stimulus::Limits(limits))
-            }
+            Happening::Change(change) => self.change(change),
             Happening::Leap(far) => {
                 self.now = self.now + far;
                 Ok(())
@@ -171,6 +166,13 @@ impl World {
         }
     }
 
+    fn change(&mut self, change: Box<Change>) -> Result<(), String> {
+        let targets = change.settings.targets.len();
+        self.tell(Event::Change(change.clone()), Stimulus::Change(change))?;
+        self.ledger.stages = stages(&self.scenario, &mut self.core, targets);
+        Ok(())
+    }
+
     fn arrive(&mut self, index: usize) -> Result<(), String> {
         let Arrival {
             flow,
@@ -183,6 +185,13 @@ impl World {
             cancel,
             ..
         } = self.scenario.arrivals[index].clone();
+        if route
+            .iter()
+            .any(|stage| !self.ledger.stages.contains_key(stage))
+        {
+            // Whom it wants to call is not there yet.
+            return Ok(());
+        }
         let submission = Submission {
             job: JobId(index as u64),
             route: route
@@ -217,7 +226,7 @@ impl World {
             return self.give_back(permit, UNWANTED.into());
         }
         self.begun.insert(permit, (job, handed.target));
-        let provider = self.scenario.settings.targets[handed.target.index()];
+        let provider = self.ledger.provider_of(handed.target);
         let weather = &mut self.scenario.providers[provider.0 as usize];
         let patience = self.ledger.patience(job, handed.first_byte_by, self.now);
         let course = weather.call(patience, &mut self.rng, self.now);
@@ -233,7 +242,7 @@ impl World {
     /// The owner's only return; whether it comes from the call's end or from its interruption, the first one counts.
     fn give_back(&mut self, permit: PermitKey, report: Report) -> Result<(), String> {
         if let Some((_, target)) = self.begun.remove(&permit) {
-            let provider = self.scenario.settings.targets[target.index()];
+            let provider = self.ledger.provider_of(target);
             self.scenario.providers[provider.0 as usize].over();
         }
         if !self.ledger.is_in_flight(permit) {
@@ -335,4 +344,13 @@ impl World {
         let last = &trace[trace.len().saturating_sub(80)..];
         last.iter().map(|line| format!("\n  {line}")).collect()
     }
+}
+
+/// The stages of all who will come, as far as there are such targets yet.
+fn stages(scenario: &Scenario, core: &mut Core, targets: usize) -> HashMap<Vec<TargetId>, StageId> {
+    let all = scenario.arrivals.iter().flat_map(|arrival| &arrival.route);
+    let known = all.filter(|stage| stage.iter().all(|target| target.index() < targets));
+    known
+        .map(|stage| (stage.clone(), core.stage(stage)))
+        .collect()
 }
