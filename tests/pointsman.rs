@@ -34,6 +34,8 @@ mod live;
 mod models;
 #[path = "chapters/pools.rs"]
 mod pools;
+#[path = "chapters/reloading.rs"]
+mod reloading;
 #[path = "chapters/resends.rs"]
 mod resends;
 #[path = "chapters/retries.rs"]

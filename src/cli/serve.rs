@@ -7,15 +7,14 @@ use std::process::ExitCode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::signals::Signals;
-use super::{fail, logging};
-use crate::config::{Config, Provider, ProviderKind};
-use crate::gateway::{Gateway, Server, StartError};
+use super::{Settings, fail, logging};
+use crate::config::{Config, ConfigError, Provider, ProviderKind};
+use crate::gateway::{ConfigSource, Gateway, Server, StartError};
 
 /// Serves until a signal comes, then drains. A second signal ends the process at once.
-/// `file` is where the configuration was read.
-pub(super) fn serve(config: Config, file: Option<&Path>) -> ExitCode {
-    logging::start(&config.log.level);
-    let drain = config.server.drain;
+/// `file` is where the configuration was read, and `settings` what it is read by: also when it is reloaded.
+pub(super) fn serve(config: Config, file: Option<&Path>, settings: Settings) -> ExitCode {
+    let log = logging::start(&config.log.level);
     // Before anything runs: a signal that comes while we start is not lost.
     let signals = match Signals::install() {
         Ok(signals) => signals,
@@ -23,7 +22,7 @@ pub(super) fn serve(config: Config, file: Option<&Path>) -> ExitCode {
     };
     raise_handles();
     say_what_is_configured(&config, file);
-    let server = match start(config) {
+    let server = match start(config, Reread { settings, log }) {
         Ok(server) => server,
         Err(error) => return fail(&error.to_string()),
     };
@@ -31,6 +30,7 @@ pub(super) fn serve(config: Config, file: Option<&Path>) -> ExitCode {
         return fail(&format!("standard output is gone: {error}"));
     }
     signals.wait();
+    let drain = server.drain();
     log::info!(
         "stopping: what runs has {} to finish",
         humantime::format_duration(drain)
@@ -52,8 +52,26 @@ fn raise_handles() {
     }
 }
 
-fn start(config: Config) -> Result<Server, StartError> {
-    Gateway::start(config)?.serve()
+fn start(config: Config, source: Reread) -> Result<Server, StartError> {
+    let gateway = Gateway::start(config)?;
+    gateway.reload_from(source);
+    gateway.serve()
+}
+
+/// The configuration once more: the same file, under the same environment and command line.
+struct Reread {
+    settings: Settings,
+    log: logging::Level,
+}
+
+impl ConfigSource for Reread {
+    fn read(&self) -> Result<Config, ConfigError> {
+        self.settings.load()
+    }
+
+    fn in_force(&self, config: &Config) {
+        self.log.set(&config.log.level);
+    }
 }
 
 /// The first line on standard output: programs that start us read the address from it.

@@ -205,6 +205,17 @@ fn of_provider(found: &mut Changes, path: &str, old: &Provider, new: &Provider) 
 }
 
 impl Provider {
+    /// Whether calls to it are made just as calls to `other`: what admission alone goes by may differ.
+    pub(crate) fn calls_as(&self, other: &Provider) -> bool {
+        let alike = Provider {
+            max_inflight: other.max_inflight,
+            retry: other.retry.clone(),
+            breaker: other.breaker.clone(),
+            ..self.clone()
+        };
+        alike == *other
+    }
+
     /// Whether it is reached as `other` is: the same kind, address and key. What was learned of one then holds for the other.
     pub(crate) fn is_reached_as(&self, other: &Provider) -> bool {
         let identity = |provider: &Provider| {

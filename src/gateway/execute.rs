@@ -113,7 +113,8 @@ impl Gateway {
     }
 
     fn timeout(&self, wished: Option<Duration>) -> ChosenTimeout {
-        let timeouts = &self.config.timeouts;
+        let config = self.config();
+        let timeouts = &config.timeouts;
         let (value, reason) = match wished {
             None => (timeouts.normal, "function"),
             Some(wished) if wished > timeouts.max => {

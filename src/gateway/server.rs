@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Gateway;
 use super::error::StartError;
+use super::reload::Remote;
 use crate::door::Door;
 use crate::http::Api;
 
@@ -20,14 +21,17 @@ pub struct Server {
 }
 
 pub(super) fn open(gateway: &Gateway) -> Result<Server, StartError> {
-    let config = &gateway.config;
-    let api = Api::new(
-        config,
-        Arc::clone(&gateway.clock),
-        Arc::clone(&gateway.engine),
-        Arc::clone(&gateway.lifecycle),
-    );
-    let door = Door::open(&config.server, Arc::clone(&gateway.clock), Arc::new(api));
+    let api = gateway.current.attach(|config| {
+        Api::new(
+            config,
+            Arc::clone(&gateway.clock),
+            Arc::clone(&gateway.engine),
+            Arc::clone(&gateway.lifecycle),
+            Box::new(Remote::new(gateway)),
+        )
+    });
+    let config = gateway.config();
+    let door = Door::open(&config.server, Arc::clone(&gateway.clock), api);
     let door = door.map_err(|cause| StartError::Listen {
         address: config.server.listen.to_string(),
         cause,
@@ -42,6 +46,11 @@ impl Server {
     /// Where it listens: `127.0.0.1:8787`, or `unix:PATH`.
     pub fn address(&self) -> String {
         self.door.address()
+    }
+
+    /// How long stopping may take, as configured now (`server.drain`).
+    pub fn drain(&self) -> Duration {
+        self.gateway.config().server.drain
     }
 
     /// Stops the front and the whole gateway with it, in two stages: takes nothing new and lets what runs finish for at

@@ -1,5 +1,6 @@
 //! The operation routes: is it alive, is it ready, what is it doing, who waits for what.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,12 +50,12 @@ impl Api {
         let core = &snapshot.core;
         let body = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "profile": self.profile.to_string(),
+            "profile": visit.terms.profile.to_string(),
             "uptime_s": seconds(self.clock.now().since(self.started)),
             "state": if core.stopping { "stopping" } else { "serving" },
             "slots": {
                 "global": { "in_use": core.in_use, "limit": core.limit, "peak": core.peak },
-                "providers": self.providers_json(&snapshot),
+                "providers": providers_json(&snapshot, &visit.terms.missing_keys),
                 "taken": core.taken,
                 "given_back": core.given_back,
                 "late_returns": core.late_returns,
@@ -157,31 +158,31 @@ impl Api {
         active.retain(|active| visit.caller.owns(&active.view.owner));
         active
     }
+}
 
-    fn providers_json(&self, snapshot: &Snapshot) -> Value {
-        let core = &snapshot.core;
-        let views = core.providers.iter().zip(&core.targets);
-        let provider = |(name, (view, target)): (&Arc<str>, (&ProviderView, &TargetView))| {
-            let missing = self.missing_keys.get(&**name);
-            let body = json!({
-                "in_use": view.in_use,
-                "limit": view.limit,
-                "limit_now": target.limit,
-                "held_back": target.held_back,
-                "waiting": view.waiting,
-                "takes_calls": target.shut.is_none(),
-                "shut_s": target.shut.map(|(left, _)| seconds(left)),
-                "reason": target.shut.map(|(_, why)| why).or(target.breaker_reason).map(|why| why.to_string()),
-                "breaker": target.breaker,
-                "retry_tokens": (target.retry_tokens * 10.0).round() / 10.0,
-                "available": missing.is_none(),
-                "advice": missing,
-            });
-            (name.to_string(), body)
-        };
-        let views = snapshot.providers.iter().zip(views);
-        Value::Object(views.map(provider).collect())
-    }
+fn providers_json(snapshot: &Snapshot, missing_keys: &BTreeMap<String, String>) -> Value {
+    let core = &snapshot.core;
+    let views = core.providers.iter().zip(&core.targets);
+    let provider = |(name, (view, target)): (&Arc<str>, (&ProviderView, &TargetView))| {
+        let missing = missing_keys.get(&**name);
+        let body = json!({
+            "in_use": view.in_use,
+            "limit": view.limit,
+            "limit_now": target.limit,
+            "held_back": target.held_back,
+            "waiting": view.waiting,
+            "takes_calls": target.shut.is_none(),
+            "shut_s": target.shut.map(|(left, _)| seconds(left)),
+            "reason": target.shut.map(|(_, why)| why).or(target.breaker_reason).map(|why| why.to_string()),
+            "breaker": target.breaker,
+            "retry_tokens": (target.retry_tokens * 10.0).round() / 10.0,
+            "available": missing.is_none(),
+            "advice": missing,
+        });
+        (name.to_string(), body)
+    };
+    let views = snapshot.providers.iter().zip(views);
+    Value::Object(views.map(provider).collect())
 }
 
 /// Where the time went, as answers and pages have it: seconds.
