@@ -14,7 +14,7 @@ use super::kimi::Kimi;
 use super::models::Models;
 use super::openai::OpenAi;
 
-/// The providers, made once at the start and shared by all workers.
+/// The providers of one configuration, shared by all workers.
 #[derive(Debug, Clone)]
 pub struct Providers {
     by_name: BTreeMap<String, Entry>,
