@@ -126,5 +126,5 @@ pub use chat::{ChatReply, ChatRequest, Piece};
 pub use config::{Changes, Config, Priority, Profile};
 pub use gateway::{
     Call, CallContext, ChatError, ChatHandle, ChatStream, ConfigSource, ExecuteError, Gateway, Job,
-    Level, ReloadError, Server, StartError,
+    Level, ReloadError, Server, StartError, Unhealthy,
 };

@@ -32,6 +32,8 @@ mod lines;
 mod live;
 #[path = "chapters/models.rs"]
 mod models;
+#[path = "chapters/orphans.rs"]
+mod orphans;
 #[path = "chapters/pools.rs"]
 mod pools;
 #[path = "chapters/reloading.rs"]

@@ -23,6 +23,11 @@ impl Core {
         if submission.deadline <= now {
             return self.act(id, Step::End(Ending::Expired), actions);
         }
+        let lost = self.books.lost();
+        if lost > self.settings.orphans.max_lost {
+            let refused = self.refusal(RefusalReason::WorkersLost { lost }, now);
+            return self.act(id, Step::End(refused), actions);
+        }
         let mut job = self.arrive(submission, now);
         match self.choose_stage(&job.route, 0, None, job.due(), now) {
             Ok((at, leg)) => {
@@ -145,6 +150,7 @@ impl Core {
             queue_until: now + self.settings.queue.timeout,
             deadline: submission.deadline,
             bytes: submission.bytes,
+            reclaim: submission.reclaim,
             attempt: 0,
             permit: None,
         }

@@ -23,7 +23,9 @@
 //! 7. A call is tried again only if nothing of its answer went to the client, its failure means that it was not
 //!    processed, its target's budget allows it, and there is time left for it: see [`Cause`] and `backoff.rs`. Until then
 //!    the job is only data, and it always has its place in line.
-//! 8. Nothing starts at a target that is full, whose gate is shut or whose breaker is open: see `limit.rs`, `gate.rs` and
+//! 8. A slot whose job has ended and whose holder does not come back is taken from it: see `orphans.rs`. A slot whose job
+//!    lives is never touched.
+//! 9. Nothing starts at a target that is full, whose gate is shut or whose breaker is open: see `limit.rs`, `gate.rs` and
 //!    `breaker.rs`. Whoever could only wait in vain for such a target goes on to the next stage, or is refused at once.
 //!
 //! # Between the decision and the act
@@ -44,6 +46,7 @@ mod fair;
 mod gate;
 mod limit;
 mod onward;
+mod orphans;
 mod outcome;
 mod planted;
 mod queue;
@@ -65,15 +68,16 @@ use crate::clock::Time;
 use crate::config::Priority;
 
 pub use change::Change;
+pub use orphans::SlotView;
 pub use outcome::{Cause, Outcome, Report};
 #[cfg(test)]
 pub use planted::Fault;
 pub use settings::{
-    BreakerSettings, GateSettings, Learning, LimitSettings, ProviderSettings, QueueSettings,
-    RetrySettings, Settings,
+    BreakerSettings, GateSettings, Learning, LimitSettings, OrphanSettings, ProviderSettings,
+    QueueSettings, RetrySettings, Settings,
 };
 pub use shut::Shut;
-pub use slots::PermitKey;
+pub use slots::{PermitKey, SlotState, Turnover};
 pub use state::Core;
 pub use view::{ClassView, CoreView, ProviderView, TargetView};
 
@@ -104,6 +108,10 @@ pub struct TargetId(pub u32);
 /// Names a model, wherever it is asked: equal for equal models, and nothing more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModelId(pub u64);
+
+/// A worker, by the number that the engine gave it; none was given twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(pub u32);
 
 /// A set of interchangeable targets, as [`Core::stage`] named it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -170,6 +178,8 @@ pub struct Submission {
     pub deadline: Time,
     /// What it holds in memory while it waits.
     pub bytes: usize,
+    /// Whether its slot may be taken from a holder that does not come back.
+    pub reclaim: bool,
 }
 
 /// One stage of a job's route.
@@ -232,6 +242,21 @@ pub enum Step {
     End(Ending),
     /// End the call that is under way; its permit has yet to come back.
     Interrupt(CancelReason),
+    /// The job has ended, its call was interrupted, and its permit has not come back: the worker is lost, if the call had
+    /// begun, and another is wanted in its place.
+    Quarantine {
+        /// Whose holder is given up on.
+        permit: PermitKey,
+        /// Who makes the call.
+        worker: Option<WorkerId>,
+    },
+    /// The slot was taken from a holder that did not come back, and is free.
+    Reclaim {
+        /// What it was; its return will change nothing.
+        permit: PermitKey,
+        /// Who makes the call.
+        worker: Option<WorkerId>,
+    },
 }
 
 /// How a job ended, as far as admission knows.
@@ -280,6 +305,11 @@ pub enum RefusalReason {
     Displaced,
     /// Nobody whom it may be sent to takes calls before its time in line is over; why the first to open doesn't.
     Shut(Shut),
+    /// More workers are lost than may be (`watchdog.max_lost_workers`).
+    WorkersLost {
+        /// How many.
+        lost: usize,
+    },
     /// The gateway is stopping.
     Stopping,
 }
@@ -307,6 +337,10 @@ impl fmt::Display for RefusalReason {
                 f.write_str("its provider was taken out of the configuration")
             }
             RefusalReason::Shut(why) => write!(f, "its provider takes no calls for now: {why}"),
+            RefusalReason::WorkersLost { lost } => write!(
+                f,
+                "{lost} workers don't come back from calls that were interrupted (watchdog.max_lost_workers)"
+            ),
             RefusalReason::Stopping => f.write_str("the gateway is stopping"),
         }
     }

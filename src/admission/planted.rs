@@ -15,6 +15,10 @@ pub enum Fault {
     StaleReturnFrees,
     /// The slot of an interrupted call never comes back.
     InterruptedLeaks,
+    /// The watchdog takes the slots of those who live, for their age.
+    ReclaimsTheLiving,
+    /// A slot that was reclaimed is of the same generation as before.
+    ReclaimKeepsGeneration,
     /// An interrupted job may make its call.
     EndedJobBegins,
     /// Who waits for a full provider keeps a global slot meanwhile.
@@ -74,6 +78,11 @@ impl Planted {
 
 #[cfg(test)]
 impl super::Core {
+    /// Makes the books disagree with the ledger.
+    pub(crate) fn spoil(&mut self) {
+        self.books.spoil();
+    }
+
     /// Plants a fault, before anything has happened.
     pub fn plant(&mut self, fault: Fault) {
         let planted = Planted(Some(fault));

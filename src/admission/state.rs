@@ -9,11 +9,11 @@ use super::onward::Onward;
 use super::planted::{Fault, Planted};
 use super::queue::{Line, Place};
 use super::sessions::Sessions;
-use super::slots::Books;
+use super::slots::{Books, Holding};
 use super::target::Target;
 use super::{
     Action, CLASSES, Cause, ClassId, Ending, Event, FlowId, JobId, Leg, Outcome, PermitKey,
-    ProviderId, Report, SLICE, Settings, StageId, Step, TargetId,
+    ProviderId, Report, SLICE, Settings, StageId, Step, TargetId, WorkerId,
 };
 use crate::cancel::CancelReason;
 use crate::clock::Time;
@@ -29,14 +29,15 @@ use crate::clock::Time;
 /// # let queue = QueueSettings { capacity: 10, per_session: 10, max_bytes: 1000, per_provider: 10,
 /// #     timeout: Duration::from_secs(60), weights: [16, 4, 1], pressure_on: 8, pressure_off: 3 };
 /// # let settings = Settings { workers: 1, global: 1, session: 1, sessions: 1, session_turn: Duration::from_secs(10), queue,
-/// #     providers: vec![ProviderSettings::fixed(1)], targets: vec![ProviderId(0)], learning: Learning::default() };
+/// #     providers: vec![ProviderSettings::fixed(1)], targets: vec![ProviderId(0)], learning: Learning::default(),
+/// #     orphans: Default::default() };
 ///
 /// let mut core = Core::new(settings);
 /// let stage = core.stage(&[TargetId(0)]);
 /// let mut actions = Vec::new();
 /// let job = Submission {
 ///     job: JobId(1), route: vec![stage.into()], flow: FlowId(1), session: false, session_limit: None,
-///     class: Priority::High, deadline: Time::ZERO + Duration::from_secs(30), bytes: 100,
+///     class: Priority::High, deadline: Time::ZERO + Duration::from_secs(30), bytes: 100, reclaim: true,
 /// };
 /// core.on(Event::Submit(job), Time::ZERO, &mut actions);
 /// assert!(matches!(actions[0].step, Step::Start { .. }));
@@ -135,6 +136,7 @@ pub(super) struct Job {
     pub(super) queue_until: Time,
     pub(super) deadline: Time,
     pub(super) bytes: usize,
+    pub(super) reclaim: bool,
     pub(super) attempt: u32,
     /// The slot that it runs on; `None` while it waits.
     pub(super) permit: Option<PermitKey>,
@@ -255,12 +257,20 @@ impl Core {
         self.settle(now, actions);
     }
 
-    /// A worker is about to make its job's call: whether it still may. `false`: give the permit back, do nothing.
-    pub fn begin(&mut self, permit: PermitKey, now: Time, actions: &mut Vec<Action>) -> bool {
+    /// `worker` is about to make its job's call: whether it still may. `false`: give the permit back, do nothing.
+    pub fn begin(
+        &mut self,
+        permit: PermitKey,
+        worker: WorkerId,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) -> bool {
         if !self.books.is_held(permit) {
             return self.planted.is(Fault::EndedJobBegins);
         }
-        let job = self.books.holding(permit).expect("held").job;
+        let held = self.books.holding(permit).expect("held");
+        held.worker = Some(worker);
+        let job = held.job;
         let expired = self.jobs.get(&job).is_none_or(|job| job.deadline <= now);
         if expired {
             self.end_early(job, Ending::Expired, CancelReason::Deadline, now, actions);
@@ -281,50 +291,16 @@ impl Core {
         } else {
             self.stop.unwrap_or(Time::NEVER)
         };
-        let soonest = timer.min(bill).min(stop).min(self.next_turn());
+        let soonest = timer
+            .min(bill)
+            .min(stop)
+            .min(self.next_turn())
+            .min(self.books.next_orphan());
         if self.jobs.is_empty() && self.books.in_use() == 0 {
             // Nobody is there for whom a target could open.
             return soonest;
         }
         soonest.min(self.advances_at())
-    }
-
-    /// Compares what is counted with what is there. `Err` says in words what does not agree.
-    ///
-    /// # Errors
-    /// If the books, the lines or the timers disagree.
-    pub fn audit(&self) -> Result<(), String> {
-        self.books.audit()?;
-        let in_lines: usize = self.lines.iter().map(Line::waiting).sum();
-        let waiting = self
-            .jobs
-            .values()
-            .filter(|job| job.permit.is_none() && job.back_at.is_none())
-            .count();
-        let aged: usize = self.waiting.ages.iter().map(BTreeSet::len).sum();
-        if [in_lines, waiting, aged] != [self.waiting.jobs; 3] {
-            return Err(format!(
-                "{} wait, the lines have {in_lines}, the jobs {waiting}",
-                self.waiting.jobs
-            ));
-        }
-        self.audit_waiting()?;
-        self.audit_onward()?;
-        if self.timers.len() != self.jobs.len() {
-            return Err(format!(
-                "{} jobs, {} timers",
-                self.jobs.len(),
-                self.timers.len()
-            ));
-        }
-        if self.books.in_use() > self.most_in_flight() {
-            return Err(format!(
-                "{} in flight, the limit is {}",
-                self.books.in_use(),
-                self.most_in_flight()
-            ));
-        }
-        Ok(())
     }
 
     fn give_back(
@@ -334,9 +310,20 @@ impl Core {
         now: Time,
         actions: &mut Vec<Action>,
     ) {
-        let Some(mut held) = self.books.give_back(permit) else {
-            return;
-        };
+        if let Some(held) = self.books.give_back(permit) {
+            self.is_back(permit, held, report, now, actions);
+        }
+    }
+
+    /// A slot is free again; what became of its call is learned from, and its job goes on, if it has not ended.
+    pub(super) fn is_back(
+        &mut self,
+        permit: PermitKey,
+        mut held: Holding,
+        report: &Report,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
         let took = now.since(held.since);
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let line = &mut self.lines[held.stage.index()];
@@ -389,7 +376,7 @@ impl Core {
         };
         match job.permit {
             None => self.stand_down(id, now),
-            Some(permit) => self.books.interrupt(permit),
+            Some(permit) => self.interrupt(permit, now),
         }
         let running = self.forget(id).permit.is_some();
         self.act(id, Step::End(ending), actions);
@@ -400,6 +387,7 @@ impl Core {
 
     fn tick(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.end_what_is_due(now, actions);
+        self.look_after_orphans(now, actions);
         if now >= self.next_bill {
             self.bill_all(now);
         }

@@ -7,6 +7,7 @@ mod changes;
 mod ends;
 mod fairness;
 mod limits;
+mod orphans;
 mod retries;
 mod sessions;
 mod shut;
@@ -37,6 +38,9 @@ struct Seen {
     waits: usize,
     ending: Option<Ending>,
     interrupted: Option<CancelReason>,
+    /// When its holder was given up on, and when its slot was taken back.
+    quarantined: Option<Time>,
+    reclaimed: Option<Time>,
     /// While it backs off: until when.
     back_at: Option<Time>,
     stage: usize,
@@ -55,6 +59,8 @@ struct Ask {
     model: Option<ModelId>,
     deadline: u64,
     bytes: usize,
+    /// Whether its slot may be taken from a holder that does not come back.
+    reclaim: bool,
 }
 
 /// The job is over with it.
@@ -73,6 +79,7 @@ fn ask(flow: u64) -> Ask {
         model: None,
         deadline: 3_600,
         bytes: 1,
+        reclaim: true,
     }
 }
 
@@ -147,6 +154,7 @@ fn settings(providers: usize) -> Settings {
         providers: vec![provider; providers],
         targets: (0..providers as u32).map(ProviderId).collect(),
         learning: Learning::default(),
+        orphans: Default::default(),
     }
 }
 
@@ -194,6 +202,7 @@ impl World {
             class: ask.class,
             deadline: self.now + secs(ask.deadline),
             bytes: ask.bytes,
+            reclaim: ask.reclaim,
         }));
         job
     }
@@ -224,9 +233,18 @@ impl World {
     fn begin(&mut self, job: u64) -> bool {
         let permit = self.seen[&job].permit.expect("the job was started");
         let mut actions = Vec::new();
-        let may = self.core.begin(permit, self.now, &mut actions);
+        let may = self.core.begin(permit, WorkerId(0), self.now, &mut actions);
         self.note(actions);
         may
+    }
+
+    /// Its guard was found to be lost.
+    fn recover(&mut self, job: u64) -> bool {
+        let permit = self.seen[&job].permit.expect("the job was started");
+        let mut actions = Vec::new();
+        let recovered = self.core.recover(permit, self.now, &mut actions);
+        self.note(actions);
+        recovered
     }
 
     /// So many seconds later, without a tick.
@@ -301,6 +319,8 @@ impl World {
                     assert_eq!(before, None, "job {} ended twice", action.job.0);
                 }
                 Step::Interrupt(reason) => seen.interrupted = Some(reason),
+                Step::Quarantine { .. } => seen.quarantined = Some(self.now),
+                Step::Reclaim { .. } => seen.reclaimed = Some(self.now),
             }
         }
         self.core.audit().expect("the books agree");

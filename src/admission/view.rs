@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::shut::{Opening, Shut};
+use super::slots::Turnover;
 use super::state::Core;
 use super::target::Target;
 use super::{CLASSES, ProviderId, TargetId};
@@ -21,6 +22,8 @@ pub struct CoreView {
     pub providers: Vec<ProviderView>,
     /// By target, in the order of the settings.
     pub targets: Vec<TargetView>,
+    /// Calls that may be in flight of one session; those of some API keys may have fewer.
+    pub session_limit: usize,
     /// Sessions with calls in flight.
     pub sessions: usize,
     /// How many may have.
@@ -37,12 +40,12 @@ pub struct CoreView {
     pub pressure: bool,
     /// Whether the core takes nothing new.
     pub stopping: bool,
-    /// Slots taken since the start.
-    pub taken: u64,
-    /// Slots given back since the start.
-    pub given_back: u64,
-    /// Returns that came too late to change anything.
-    pub late_returns: u64,
+    /// Slots whose holders are given up on: no living call has them.
+    pub quarantined: usize,
+    /// Workers that don't come back, with their slot or without it.
+    pub lost_workers: usize,
+    /// What went through the ledger since the start.
+    pub turnover: Turnover,
 }
 
 /// One provider at one moment.
@@ -97,13 +100,13 @@ impl Core {
                 limit: provider.limit,
                 waiting: self.waiting.by_provider[index],
             });
-        let (taken, given_back) = self.books.turnover();
         CoreView {
             in_use: self.books.in_use(),
             peak: self.peak,
             limit: self.settings.global,
             providers: providers.collect(),
             targets: self.targets_view(now),
+            session_limit: self.settings.session,
             sessions: self.books.sessions(),
             sessions_limit: self.settings.sessions,
             waiting: self.waiting.jobs,
@@ -112,9 +115,9 @@ impl Core {
             classes: std::array::from_fn(|class| self.view_of_class(class, now)),
             pressure: self.waiting.pressure,
             stopping: self.stop.is_some(),
-            taken,
-            given_back,
-            late_returns: self.books.late_returns(),
+            quarantined: self.books.quarantined(),
+            lost_workers: self.books.lost(),
+            turnover: self.books.turnover(),
         }
     }
 

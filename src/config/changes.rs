@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Access, Adaptive, Breaker, ClientKey, Config, Engine, Gate, Learn, Limits, Log,
-    OperationTimeouts, Pool, Provider, Queue, Retry, Routing, Server, Telemetry, Timeouts, Weights,
+    OperationTimeouts, Pool, Provider, Queue, Retry, Routing, Server, Telemetry, Timeouts,
+    Watchdog, Weights,
 };
 
 /// What differs between two configurations, by the names of knobs. No values: one may be a key.
@@ -66,7 +67,10 @@ impl Config {
         let found = &mut changes;
         compare!(found, "", self, to, Config =>
             live(profile) fixed()
-            apart(server, access, engine, limits, queue, timeouts, providers, routing, telemetry, log)
+            apart(
+                server, access, engine, limits, queue, timeouts, providers, routing, watchdog, telemetry,
+                log
+            )
         );
         of_server(found, self, to);
         compare!(found, "engine.", &self.engine, &to.engine, Engine =>
@@ -78,6 +82,10 @@ impl Config {
         of_providers(found, &self.providers, &to.providers);
         compare!(found, "routing.", &self.routing, &to.routing, Routing =>
             live(auto, model_list_refresh, fallback, fallback_after, model_away) fixed() apart()
+        );
+        compare!(found, "watchdog.", &self.watchdog, &to.watchdog, Watchdog =>
+            live(quarantine_after, reclaim_after, reclaim_execute)
+            fixed(max_lost_workers, audit, health_check) apart()
         );
         compare!(found, "telemetry.", &self.telemetry, &to.telemetry, Telemetry =>
             live() fixed(max_events, max_age) apart()
@@ -99,6 +107,12 @@ impl Config {
             ..running.server.clone()
         };
         self.telemetry = running.telemetry.clone();
+        self.watchdog = Watchdog {
+            quarantine_after: self.watchdog.quarantine_after,
+            reclaim_after: self.watchdog.reclaim_after,
+            reclaim_execute: self.watchdog.reclaim_execute,
+            ..running.watchdog
+        };
         self
     }
 }

@@ -42,6 +42,7 @@ mod telemetry;
 mod tests;
 mod timeouts;
 mod value;
+mod watchdog;
 mod word;
 
 pub use access::{Access, ClientKey};
@@ -63,6 +64,7 @@ pub use routing::{Fallback, Routing};
 pub use server::{Listen, Server};
 pub use telemetry::Telemetry;
 pub use timeouts::{Learn, Timeouts};
+pub use watchdog::Watchdog;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -92,6 +94,8 @@ pub struct Config {
     pub providers: BTreeMap<String, Provider>,
     /// Who answers `auto`.
     pub routing: Routing,
+    /// Slots whose holders don't come back.
+    pub watchdog: Watchdog,
     /// The lifecycle log in memory.
     pub telemetry: Telemetry,
     /// What is written to standard error.
@@ -166,6 +170,7 @@ impl Config {
             routing: root.section("routing", |section| {
                 Routing::read(section, &providers.on, &providers.off)
             }),
+            watchdog: root.section("watchdog", |section| Watchdog::read(section, profile)),
             telemetry: root.section("telemetry", Telemetry::read),
             log: root.section("log", |section| Log::read(section, profile)),
             limits,

@@ -60,6 +60,8 @@ pub struct JobSpec {
     pub sink: Arc<dyn Sink>,
     /// How many bytes it holds while it waits.
     pub bytes: usize,
+    /// Whether its slot may be taken from a task that does not come back from an interrupted call.
+    pub reclaim: bool,
 }
 
 impl JobSpec {
@@ -85,6 +87,7 @@ impl JobSpec {
             cancel: CancelToken::new(),
             sink: Arc::new(NullSink),
             bytes: 0,
+            reclaim: true,
         }
     }
 

@@ -20,8 +20,9 @@
 //!
 //! | name | what | bound |
 //! |---|---|---|
-//! | `pointsman-worker-N` | runs one call at a time | `engine.workers` |
+//! | `pointsman-worker-N` | runs one call at a time | `engine.workers`, and `watchdog.max_lost_workers` that don't come back |
 //! | `pointsman-watchdog` | ends what is late | 1 |
+//! | `pointsman-health` | audits the books, finds and recovers leaks | 1 |
 //!
 //! They share the core under its lock and the ready jobs, and nothing else. See `shell.rs` for the races.
 //!
@@ -31,10 +32,14 @@
 //! What has not ended by then is ended by the core, its calls are interrupted, and the threads are joined. A worker
 //! that does not come back even then is left behind, counted and said in the log: nothing waits for it.
 
+mod crew;
 mod handle;
+mod health;
 mod job;
 mod learn;
 mod live;
+#[cfg(test)]
+mod orphan_tests;
 mod parking;
 mod permit;
 mod plan;
@@ -62,12 +67,12 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, bounded};
+use crossbeam::channel::{Sender, bounded};
 use parking_lot::{Mutex, RwLock};
 
+use self::crew::join;
 use self::live::{Leg, LiveJob};
 use self::plan::Planner;
-use self::ready::ReadyQueue;
 use self::sessions::{Seat, SessionTable};
 use self::shell::{Shell, Target};
 use self::task::Nobody;
@@ -81,11 +86,14 @@ use crate::routing::Router;
 use crate::telemetry::{LifecycleLog, Subject};
 
 pub use crate::admission::{
-    ClassView, CoreView, ProviderView, Refusal, RefusalReason, Shut, TargetView,
+    ClassView, CoreView, ProviderView, Refusal, RefusalReason, Shut, SlotState, SlotView,
+    TargetView, Turnover,
 };
 pub use crate::providers::{ErrorClass, PoolStats, Probe, ProviderError};
 pub use crate::routing::{ModelInfo, RouteError as PlanError};
+pub use crew::CrewView;
 pub use handle::JobHandle;
+pub use health::{CheckEnd, HealthCheck, HealthCounts, SemaphoreView, Unhealthy};
 pub use job::{
     Alternative, CallInfo, JobEnd, JobSpec, NullSink, Owner, Phase, Phases, SessionName, Sink,
     SinkGone, Speaker, Verdict,
@@ -94,7 +102,7 @@ pub use plan::{Ask, Plan};
 pub use pools::ProbeEnd;
 pub use reload::Reload;
 pub use report::last_step;
-pub use snapshot::{RequestView, Snapshot};
+pub use snapshot::{RequestView, SlotHolding, Snapshot};
 pub use task::{ChatTask, FnTask, Task, TaskContext, TaskError};
 
 /// How long a worker has to come back after its call was interrupted, when the engine stops.
@@ -107,7 +115,6 @@ pub struct Engine {
     rules: RwLock<Arc<Rules>>,
     /// Held by a reload: one after the other.
     reloading: Mutex<()>,
-    workers: usize,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -118,12 +125,12 @@ struct Rules {
     session_limits: HashMap<String, usize>,
 }
 
-/// The threads.
+/// The threads beside the workers.
 struct Threads {
-    /// Closed when the last worker has gone.
-    gone: Receiver<()>,
-    workers: Vec<JoinHandle<()>>,
     watchdog: JoinHandle<()>,
+    health: JoinHandle<()>,
+    /// Closing it sends `health` home.
+    bell: Sender<()>,
 }
 
 impl Engine {
@@ -149,11 +156,12 @@ impl Engine {
             target.stage = core.stage(&[TargetId(index as u32)]);
         }
         let sessions = Arc::new(SessionTable::new(config.limits.session_idle));
-        let ready = ReadyQueue::new(workers);
-        let shell = Shell::new(clock, core, ready, targets, sessions, lifecycle);
+        let crew = (workers, config.watchdog.max_lost_workers);
+        let shell = Shell::new(clock, core, crew, targets, sessions, lifecycle);
         let shell = Arc::new(shell);
         let planner = Planner::new(config, router, Arc::clone(&shell.clock));
-        let threads = Threads::start(&shell, workers)?;
+        let threads = Threads::start(&shell, config)
+            .inspect_err(|_| shell.crew.dismiss(&shell, Duration::ZERO))?;
         Ok(Engine {
             shell,
             rules: RwLock::new(Arc::new(Rules {
@@ -161,7 +169,6 @@ impl Engine {
                 session_limits: settings::session_limits(config),
             })),
             reloading: Mutex::new(()),
-            workers,
             threads: Mutex::new(Some(threads)),
         })
     }
@@ -211,6 +218,7 @@ impl Engine {
             class: spec.priority,
             deadline: spec.deadline,
             bytes: spec.bytes,
+            reclaim: spec.reclaim,
         };
         let cancel = spec.cancel.clone();
         let job = Arc::new(LiveJob::new(id, spec, legs, seat, Arc::clone(&shell.clock)));
@@ -272,7 +280,7 @@ impl Engine {
 
     /// Slots, lines and workers at this moment.
     pub fn snapshot(&self) -> Snapshot {
-        snapshot::take(&self.shell, self.workers)
+        snapshot::take(&self.shell)
     }
 
     /// The jobs that have not ended, oldest first.
@@ -310,6 +318,39 @@ impl Engine {
         self.shell.look(|core, _| core.audit())
     }
 
+    /// All semaphores, and who holds what: the slots in use, and the calls that go on without theirs, oldest first.
+    pub fn semaphores(&self) -> (Vec<SemaphoreView>, Vec<SlotHolding>) {
+        snapshot::semaphores(&self.shell)
+    }
+
+    /// Makes a health check now, and recovers what it finds: see [`HealthCheck`].
+    pub fn check_health(&self) -> HealthCheck {
+        let check = health::make_check(&self.shell);
+        if check.end == CheckEnd::Passed {
+            log::info!("{check}");
+        }
+        check
+    }
+
+    /// What the last health check found; `None` before the first.
+    pub fn last_check(&self) -> Option<HealthCheck> {
+        self.shell.health.last()
+    }
+
+    /// So many workers are wanted from now on. More are started at once; who is too many goes home when it finds nothing to
+    /// do and no more calls than that are in flight.
+    pub fn want_workers(&self, wanted: usize) {
+        self.shell.crew.want(&self.shell, wanted.max(1));
+    }
+
+    /// Whether all is well: the books of the slots agree, and no more workers are lost than may be.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn health(&self) -> Result<(), Unhealthy> {
+        health::verdict(&self.shell)
+    }
+
     /// Takes nothing new from now on; what has not ended by `until` is ended then.
     pub fn quiesce(&self, until: Time) {
         self.shell.step(Event::Stop { until }, None);
@@ -336,7 +377,7 @@ impl Drop for Engine {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine")
-            .field("workers", &self.workers)
+            .field("workers", &self.shell.crew.view(&self.shell))
             .finish_non_exhaustive()
     }
 }
@@ -347,57 +388,30 @@ impl fmt::Debug for Engine {
 pub struct UnknownProvider(pub String);
 
 impl Threads {
-    fn start(shell: &Arc<Shell>, workers: usize) -> io::Result<Threads> {
-        let (alive, gone) = bounded::<()>(0);
+    fn start(shell: &Arc<Shell>, config: &Config) -> io::Result<Threads> {
+        shell.crew.muster(shell)?;
         let watched = Arc::clone(shell);
         let watchdog = Builder::new()
             .name("pointsman-watchdog".into())
             .spawn(move || watchdog::run(&watched))?;
-        let workers = (0..workers).map(|index| {
-            let (shell, alive) = (Arc::clone(shell), alive.clone());
-            Builder::new()
-                .name(format!("pointsman-worker-{index}"))
-                .spawn(move || {
-                    worker::run(&shell, index);
-                    drop(alive);
-                })
-        });
+        let (bell, rung) = bounded(0);
+        let checked = Arc::clone(shell);
+        let (audit, check) = (config.watchdog.audit, config.watchdog.health_check);
+        let health = Builder::new()
+            .name("pointsman-health".into())
+            .spawn(move || health::run(&checked, audit, check, &rung))?;
         Ok(Threads {
-            gone,
-            workers: workers.collect::<io::Result<_>>()?,
             watchdog,
+            health,
+            bell,
         })
     }
 
     fn stop(self, shell: &Shell) {
-        shell.ready.close();
-        // Nothing is ever sent: the wait ends when the last worker drops its end, or the time is up.
-        let all_gone = self
-            .gone
-            .recv_timeout(COME_BACK)
-            .is_err_and(|error| error.is_disconnected());
+        drop(self.bell);
+        join(self.health);
+        shell.crew.dismiss(shell, COME_BACK);
         shell.alarm.stop();
         join(self.watchdog);
-        let (gone, stuck): (Vec<_>, Vec<_>) = self
-            .workers
-            .into_iter()
-            .partition(|worker| all_gone || worker.is_finished());
-        gone.into_iter().for_each(join);
-        if !stuck.is_empty() {
-            log::error!(
-                "{} workers did not come back from an interrupted call and are left behind",
-                stuck.len()
-            );
-        }
-    }
-}
-
-fn join(thread: JoinHandle<()>) {
-    let name = thread.thread().name().unwrap_or("unnamed").to_owned();
-    if thread.thread().id() == std::thread::current().id() {
-        return;
-    }
-    if thread.join().is_err() {
-        log::error!("thread {name} panicked");
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::job::{JobEnd, Verdict};
 use super::live::LiveJob;
 use super::shell::Shell;
+use crate::admission::{JobId, PermitKey, WorkerId};
 use crate::clock::Time;
 use crate::telemetry::{Event, RequestLine, Step};
 
@@ -75,6 +76,27 @@ pub(super) fn ended(shell: &Shell, job: &LiveJob, seq: u64, end: &JobEnd, now: T
         ..RequestLine::new(&job.request_id)
     };
     line.log();
+}
+
+/// A slot was taken from a worker that did not come back.
+pub(super) fn reclaimed(shell: &Shell, job: JobId, permit: PermitKey, worker: Option<WorkerId>) {
+    let Some(worker) = worker else {
+        return log::warn!(
+            "semaphore recovery: success, slot {} of job {} is free again: no worker had begun it",
+            permit.slot(),
+            job.0
+        );
+    };
+    let job = shell.crew.job_in_hand(worker, permit);
+    let request = job.as_ref().map(|job| &*job.request_id);
+    let provider = job.as_ref().and_then(|job| job.leg().provider.clone());
+    log::warn!(
+        "semaphore recovery: success, slot {} of request {} (provider {}) was taken from worker {}, which does not come back from its call",
+        permit.slot(),
+        request.unwrap_or("-"),
+        provider.as_deref().unwrap_or("none"),
+        worker.0,
+    );
 }
 
 /// The step that says how a request ended.

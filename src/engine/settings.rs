@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::shell::Target;
 use crate::admission::{
-    BreakerSettings, GateSettings, Learning, LimitSettings, ProviderId, ProviderSettings,
-    QueueSettings, RetrySettings, Settings,
+    BreakerSettings, GateSettings, Learning, LimitSettings, OrphanSettings, ProviderId,
+    ProviderSettings, QueueSettings, RetrySettings, Settings,
 };
 use crate::config::{Config, Provider, ProviderKind};
 
@@ -30,6 +30,11 @@ pub(super) fn settings(config: &Config, targets: &[Target]) -> Settings {
             .map(|index| ProviderId(index as u32))
             .collect(),
         learning: learning(config),
+        orphans: OrphanSettings {
+            quarantine_after: config.watchdog.quarantine_after,
+            reclaim_after: config.watchdog.reclaim_after,
+            max_lost: config.watchdog.max_lost_workers,
+        },
     }
 }
 

@@ -20,12 +20,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, ThreadId};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use super::crew::Crew;
+use super::health::Health;
 use super::job::Speaker;
 use super::live::{Leg, LiveJob};
 use super::permit::Permit;
@@ -34,8 +37,8 @@ use super::report;
 use super::sessions::SessionTable;
 use super::watchdog::Alarm;
 use crate::admission::{
-    self, Action, Change, Core, Ending, Event, JobId, ModelId, PermitKey, StageId, Step,
-    Submission, TargetId,
+    self, Action, Change, Core, Ending, Event, JobId, ModelId, PermitKey, ProviderId, StageId,
+    Step, Submission, TargetId, WorkerId,
 };
 use crate::clock::{SharedClock, Time};
 use crate::providers::Provider;
@@ -88,8 +91,10 @@ pub(super) struct Shell {
     jobs: Mutex<HashMap<JobId, Arc<LiveJob>>>,
     /// Signalled when the last job has ended.
     empty: Condvar,
-    /// For the workers. There is always room: what is ready has its slots, and those are as many as workers.
+    /// For the workers.
     pub(super) ready: ReadyQueue<Ready>,
+    pub(super) crew: Crew,
+    pub(super) health: Health,
     /// The workers' threads: whoever waits for a job on one of them may wait for itself.
     workers: RwLock<HashSet<ThreadId>>,
     /// By row, as the core numbers them. Exchanged as a whole; rows are never given to another name.
@@ -98,29 +103,38 @@ pub(super) struct Shell {
     pub(super) lifecycle: Arc<LifecycleLog>,
     pub(super) sessions: Arc<SessionTable>,
     next_job: AtomicU64,
+    /// What the next worker is to do wrong, on purpose.
+    #[cfg(test)]
+    pub(super) slip: Mutex<Option<super::orphan_tests::Slip>>,
 }
 
 impl Shell {
+    /// `crew`: how many workers there are, and how many may be lost.
     pub(super) fn new(
         clock: SharedClock,
         core: Core,
-        ready: ReadyQueue<Ready>,
+        crew: (usize, usize),
         targets: Vec<Target>,
         sessions: Arc<SessionTable>,
         lifecycle: Arc<LifecycleLog>,
     ) -> Self {
+        let (workers, max_lost) = crew;
         Shell {
             clock,
             core: Mutex::new(core),
             jobs: Mutex::new(HashMap::new()),
             empty: Condvar::new(),
-            ready,
+            ready: ReadyQueue::new(workers),
+            crew: Crew::new(workers, max_lost),
+            health: Health::default(),
             workers: RwLock::default(),
             targets: RwLock::new(Arc::new(targets)),
             alarm: Alarm::new(),
             lifecycle,
             sessions,
             next_job: AtomicU64::new(1),
+            #[cfg(test)]
+            slip: Mutex::default(),
         }
     }
 
@@ -189,15 +203,57 @@ impl Shell {
     }
 
     /// Whether the worker may make its call, and since when; `None` if not.
-    pub(super) fn begin(self: &Arc<Self>, permit: PermitKey, own: JobId) -> Option<Time> {
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        permit: PermitKey,
+        worker: WorkerId,
+        own: JobId,
+    ) -> Option<Time> {
         let mut actions = Vec::new();
         let (now, go) = {
             let mut core = self.core.lock();
             let now = self.clock.now();
-            (now, core.begin(permit, now, &mut actions))
+            (now, core.begin(permit, worker, now, &mut actions))
         };
         self.carry_out(actions, now, None, Some(own));
         go.then_some(now)
+    }
+
+    /// Frees a slot that nobody holds; `false` if somebody has given it back meanwhile.
+    pub(super) fn recover(self: &Arc<Self>, permit: PermitKey) -> bool {
+        let mut actions = Vec::new();
+        let (now, due, recovered) = {
+            let mut core = self.core.lock();
+            let now = self.clock.now();
+            let recovered = core.recover(permit, now, &mut actions);
+            (now, core.next_due(), recovered)
+        };
+        self.alarm.set(due);
+        self.carry_out(actions, now, None, None);
+        recovered
+    }
+
+    /// Counts the slots anew from the ledger, and audits the books again.
+    pub(super) fn recount(&self) -> Result<(), String> {
+        let mut core = self.core.lock();
+        core.recount();
+        core.audit()
+    }
+
+    /// Makes the books wrong, on purpose.
+    #[cfg(test)]
+    pub(super) fn spoil_books(&self) {
+        self.core.lock().spoil();
+    }
+
+    /// A job that has not ended.
+    pub(super) fn live_job(&self, id: JobId) -> Option<Arc<LiveJob>> {
+        self.jobs.lock().get(&id).cloned()
+    }
+
+    /// What a provider is called; `None`: it stands for nobody.
+    pub(super) fn name_of(&self, provider: ProviderId) -> Option<Arc<str>> {
+        self.targets().get(provider.0 as usize)?.name.clone()
     }
 
     /// Counts this thread among the workers while the returned value lives.
@@ -254,6 +310,12 @@ impl Shell {
                 step @ Step::Start { .. } => self.start(seq, job, &step, now),
                 Step::End(ending) if own == Some(job) => own_end = Some((seq, job, ending)),
                 Step::End(ending) => last = self.end(seq, job, ending, now, Speaker::Other),
+                Step::Quarantine { permit, worker } => {
+                    if let Some(worker) = worker {
+                        self.crew.lose(self, worker, permit);
+                    }
+                }
+                Step::Reclaim { permit, worker } => report::reclaimed(self, job, permit, worker),
                 // An interrupt follows the end of its job.
                 Step::Interrupt(reason) => {
                     if let Some(job) = last.take() {
@@ -269,9 +331,7 @@ impl Shell {
 
     /// An arrival waits, even if others have ended it meanwhile and taken it off the list.
     fn wait(&self, seq: u64, id: JobId, arrival: Option<&Arc<LiveJob>>, now: Time) {
-        let job = arrival
-            .cloned()
-            .or_else(|| self.jobs.lock().get(&id).cloned());
+        let job = arrival.cloned().or_else(|| self.live_job(id));
         if let Some(job) = job {
             report::decided(self, &job, seq, LifecycleStep::Queued, now);
         }
@@ -279,8 +339,7 @@ impl Shell {
 
     /// Its call failed and will be tried again.
     fn back_off(&self, seq: u64, id: JobId, now: Time) {
-        let job = self.jobs.lock().get(&id).cloned();
-        if let Some(job) = job {
+        if let Some(job) = self.live_job(id) {
             job.moments.back_off(seq);
             report::decided(self, &job, seq, LifecycleStep::BackingOff, now);
         }
@@ -299,8 +358,9 @@ impl Shell {
             return;
         };
         let permit = Permit::new(Arc::clone(self), permit, id);
-        let job = self.jobs.lock().get(&id).cloned();
-        let Some(job) = job else { return };
+        let Some(job) = self.live_job(id) else {
+            return;
+        };
         job.go_to(stage);
         job.moments.start(seq);
         report::decided(self, &job, seq, LifecycleStep::Dequeued, now);
@@ -312,8 +372,7 @@ impl Shell {
             first_byte_by,
             probe,
         };
-        // A permit that found no room would go back by its drop.
-        drop(self.ready.push(class, ready));
+        self.ready.push(class, ready);
     }
 
     fn end(
@@ -330,7 +389,11 @@ impl Shell {
         };
         let end = job.close(ending, now);
         report::ended(self, &job, seq, &end, now);
-        job.sink.end(&end, speaker);
+        // A sink may be anybody's: its panic is no reason to lose a thread, or to leave others waiting.
+        let told = catch_unwind(AssertUnwindSafe(|| job.sink.end(&end, speaker)));
+        if told.is_err() {
+            log::error!("request {}: its sink panicked at its end", job.request_id);
+        }
         job.keep(end);
         job.discard_task();
         if is_last {

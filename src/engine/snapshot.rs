@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::crew::CrewView;
+use super::health::{self, HealthCounts, SemaphoreView};
 use super::job::{CallInfo, Owner, Phase, Phases};
 use super::live::LiveJob;
 use super::shell::{NOBODY, Shell};
-use crate::admission::{CoreView, ProviderView};
+use crate::admission::{CoreView, ProviderView, SlotView};
 use crate::clock::Time;
 use crate::config::Priority;
 
@@ -21,7 +23,9 @@ pub struct Snapshot {
     /// Jobs that need no provider.
     pub without_provider: ProviderView,
     /// Workers.
-    pub workers: usize,
+    pub workers: CrewView,
+    /// What audits and health checks found.
+    pub health: HealthCounts,
     /// Named sessions that are remembered.
     pub sessions_known: usize,
 }
@@ -53,7 +57,7 @@ pub struct RequestView {
     pub phases: Phases,
 }
 
-pub(super) fn take(shell: &Shell, workers: usize) -> Snapshot {
+pub(super) fn take(shell: &Shell) -> Snapshot {
     // In this order: what the core knows has its row in a table that is taken later.
     let mut core = shell.look(|core, now| core.view(now));
     let table = shell.targets();
@@ -73,8 +77,52 @@ pub(super) fn take(shell: &Shell, workers: usize) -> Snapshot {
         core,
         providers: names,
         without_provider,
-        workers,
+        workers: shell.crew.view(shell),
+        health: shell.health.counts(),
         sessions_known: shell.sessions.known(),
+    }
+}
+
+/// A slot that is taken, or a call that goes on without the slot that was taken from it.
+#[derive(Debug, Clone)]
+pub struct SlotHolding {
+    /// The slot.
+    pub slot: SlotView,
+    /// The provider's name.
+    pub provider: Option<Arc<str>>,
+    /// The request's id and whose it is, as far as anybody still knows: the job of an interrupted call has ended.
+    pub holder: Option<(Arc<str>, Owner)>,
+    /// How long ago it was taken.
+    pub age: Duration,
+    /// How long until its job's deadline.
+    pub left: Duration,
+    /// How long until its holder is given up on, or it is reclaimed.
+    pub due: Option<Duration>,
+}
+
+/// All semaphores, and who holds what.
+pub(super) fn semaphores(shell: &Shell) -> (Vec<SemaphoreView>, Vec<SlotHolding>) {
+    let (now, view, ledger) = shell.look(|core, now| (now, core.view(now), core.ledger()));
+    let semaphores = health::semaphores(shell, &view, &ledger);
+    let mut slots: Vec<_> = ledger
+        .into_iter()
+        .map(|slot| holding(shell, slot, now))
+        .collect();
+    slots.sort_by_key(|holding| holding.slot.since);
+    (semaphores, slots)
+}
+
+fn holding(shell: &Shell, slot: SlotView, now: Time) -> SlotHolding {
+    let in_hand = |worker| shell.crew.job_in_hand(worker, slot.permit);
+    let job = slot.worker.and_then(in_hand);
+    let job = job.or_else(|| shell.live_job(slot.job));
+    SlotHolding {
+        provider: shell.name_of(slot.provider),
+        holder: job.map(|job| (Arc::clone(&job.request_id), job.owner.clone())),
+        age: now.since(slot.since),
+        left: slot.until.since(now),
+        due: (slot.due != Time::NEVER).then(|| slot.due.since(now)),
+        slot,
     }
 }
 

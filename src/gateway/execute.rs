@@ -103,6 +103,7 @@ impl Gateway {
         let spec = call.options.fill(JobSpec {
             provider: call.provider,
             deadline_reason: timeout.to_string().into(),
+            reclaim: self.config().watchdog.reclaim_execute,
             sink,
             ..JobSpec::new(Arc::clone(&task.request_id), task, received, deadline)
         });

@@ -55,7 +55,7 @@ use crate::providers::Providers;
 use crate::routing::Router;
 use crate::telemetry::LifecycleLog;
 
-pub use crate::engine::{CallInfo, Phases};
+pub use crate::engine::{CallInfo, Phases, Unhealthy};
 pub use call::{Call, CallContext};
 pub use check::{Finding, State, check};
 pub use error::{ChatError, ExecuteError, StartError};
@@ -211,6 +211,22 @@ impl Gateway {
     /// How busy the gateway is: what [`Call::unless_load`] goes by.
     pub fn load(&self) -> Level {
         Level::of(&self.engine.snapshot().core, self.config().queue.capacity)
+    }
+
+    /// Whether all is well. `GET /healthz` says the same.
+    ///
+    /// ```
+    /// # use pointsman::{Config, Gateway, Profile};
+    /// let gateway = Gateway::start(Config::builtin(Profile::Test))?;
+    /// gateway.health()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unhealthy`]: what is wrong. A gateway that has lost too many workers takes nothing new until some come back; the
+    /// process that it is part of is nobody's to end but yours.
+    pub fn health(&self) -> Result<(), Unhealthy> {
+        self.engine.health()
     }
 
     /// Opens the HTTP front on `server.listen`, beside whatever else the gateway does.

@@ -356,6 +356,7 @@ fn of_refusal(refusal: &Refusal) -> ApiError {
     let (status, fault, code) = match refusal.reason {
         RefusalReason::SessionQueueFull => (429, Fault::Caller, "over_capacity"),
         RefusalReason::Stopping => (503, Fault::Gateway, "stopping"),
+        RefusalReason::WorkersLost { .. } => (503, Fault::Gateway, "unhealthy"),
         RefusalReason::QueueFull
         | RefusalReason::QueueBytes
         | RefusalReason::ProviderQueueFull

@@ -19,6 +19,7 @@ mod pools;
 mod reload;
 mod resend;
 mod routes;
+mod semaphores;
 mod sink;
 mod status;
 mod terms;

@@ -53,6 +53,13 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::Get, "/api/requests", true, Api::requests),
     route(Method::Get, "/api/requests/*", true, Api::request),
     route(Method::Delete, "/api/requests/*", true, Api::cancel),
+    route(Method::Get, "/api/semaphores", true, Api::semaphores),
+    route(
+        Method::Post,
+        "/api/semaphores/check",
+        true,
+        Api::check_semaphores,
+    ),
     route(
         Method::Get,
         "/api/connection-pool/status",

@@ -16,19 +16,19 @@ use crate::engine::{Owner, Phase, Phases, ProviderView, RequestView, Snapshot, T
 use crate::telemetry::Event;
 
 impl Api {
-    /// `GET /healthz`: 200 while the books are right, 503 with what is wrong otherwise.
+    /// `GET /healthz`: 200 while the books are right and workers come back, 503 with what is wrong otherwise.
     pub(super) fn health(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
         let snapshot = self.engine.snapshot();
-        let audit = self.engine.audit();
+        let health = self.engine.health();
         let body = json!({
-            "status": if audit.is_ok() { "ok" } else { "unhealthy" },
-            "audit": audit.as_ref().err(),
+            "status": if health.is_ok() { "ok" } else { "unhealthy" },
+            "problem": health.as_ref().err().map(ToString::to_string),
             "in_flight": snapshot.core.in_use,
             "waiting": snapshot.core.waiting,
             "connections": self.pool_summary(),
             "uptime_s": seconds(self.clock.now().since(self.started)),
         });
-        visit.json(if audit.is_ok() { 200 } else { 503 }, &body)
+        visit.json(if health.is_ok() { 200 } else { 503 }, &body)
     }
 
     /// `GET /readyz`: 200 while new requests are welcome, 503 while it stops or is under pressure.
@@ -47,7 +47,7 @@ impl Api {
     pub(super) fn status(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
         let snapshot = self.engine.snapshot();
         let statistics = self.lifecycle.statistics();
-        let core = &snapshot.core;
+        let (core, crew) = (&snapshot.core, &snapshot.workers);
         let body = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "profile": visit.terms.profile.to_string(),
@@ -56,9 +56,12 @@ impl Api {
             "slots": {
                 "global": { "in_use": core.in_use, "limit": core.limit, "peak": core.peak },
                 "providers": providers_json(&snapshot, &visit.terms.missing_keys),
-                "taken": core.taken,
-                "given_back": core.given_back,
-                "late_returns": core.late_returns,
+                "quarantined": core.quarantined,
+                "taken": core.turnover.taken,
+                "given_back": core.turnover.given_back,
+                "reclaimed": core.turnover.reclaimed,
+                "recovered": core.turnover.recovered,
+                "late_returns": core.turnover.late_returns,
             },
             "queue": {
                 "waiting": core.waiting,
@@ -77,7 +80,12 @@ impl Api {
                 "cancelled": statistics.cancelled,
                 "refused": statistics.refused,
             },
-            "threads": { "workers": snapshot.workers },
+            "threads": {
+                "workers": crew.alive,
+                "idle": crew.idle,
+                "lost": crew.lost,
+                "replaced": crew.replaced,
+            },
         });
         visit.json(200, &body)
     }
@@ -271,6 +279,6 @@ impl Active {
 }
 
 /// Seconds to the millisecond.
-fn seconds(length: Duration) -> f64 {
+pub(super) fn seconds(length: Duration) -> f64 {
     (length.as_secs_f64() * 1000.0).round() / 1000.0
 }

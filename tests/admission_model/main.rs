@@ -108,6 +108,7 @@ fn settings() -> impl Strategy<Value = Settings> {
             .collect(),
         targets: [0, 1, 0].map(ProviderId).to_vec(),
         learning: Learning::default(),
+        orphans: Default::default(),
     })
 }
 
@@ -163,5 +164,7 @@ fn seen(step: &Step) -> Seen {
         Step::BackOff { until } => Seen::BackOff(*until),
         Step::End(ending) => Seen::End(rules::name(ending)),
         Step::Interrupt(reason) => Seen::Interrupt(*reason),
+        // No slot is taken from anybody here.
+        Step::Quarantine { .. } | Step::Reclaim { .. } => Seen::End("watchdog"),
     }
 }

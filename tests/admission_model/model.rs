@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pointsman::admission::{
     Action, Cause, Core, Ending, Event, FlowId, JobId, Outcome, PermitKey, ProviderId, Settings,
-    StageId, Step, Submission, TargetId,
+    StageId, Step, Submission, TargetId, WorkerId,
 };
 use pointsman::cancel::CancelReason;
 use pointsman::clock::Time;
@@ -158,6 +158,7 @@ impl Model {
             class,
             deadline: job.deadline,
             bytes,
+            reclaim: false,
         });
         let mut actions = self.tell(event)?;
         let id = job.id;
@@ -276,11 +277,12 @@ impl Model {
             return Ok(());
         }
         let permit = self.returned[which % self.returned.len()];
-        let late = self.core.view(self.now).late_returns;
+        let late = self.core.view(self.now).turnover.late_returns;
         let actions = self.tell(Event::GiveBack(permit, Outcome::Completed.into()))?;
-        ensure(self.core.view(self.now).late_returns == late + 1, || {
-            "a late return is not counted".into()
-        })?;
+        ensure(
+            self.core.view(self.now).turnover.late_returns == late + 1,
+            || "a late return is not counted".into(),
+        )?;
         self.settle(actions)
     }
 
@@ -297,7 +299,9 @@ impl Model {
         }
         let call = self.calls[call % self.calls.len()].clone();
         let mut said = Vec::new();
-        let may = self.core.begin(call.permit, self.now, &mut said);
+        let may = self
+            .core
+            .begin(call.permit, WorkerId(0), self.now, &mut said);
         let mut actions = VecDeque::from(said);
         let job = self.jobs.iter().find(|job| job.permit == Some(call.permit));
         let late = job.is_some_and(|job| job.deadline <= self.now);

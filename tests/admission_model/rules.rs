@@ -257,6 +257,7 @@ pub(super) fn name(ending: &Ending) -> &'static str {
             RefusalReason::WaitTooLong { .. } => "wait too long",
             RefusalReason::Displaced => "displaced",
             RefusalReason::Stopping => "stopping",
+            RefusalReason::WorkersLost { .. } => "workers lost",
             RefusalReason::Shut(_) => "shut",
         },
     }

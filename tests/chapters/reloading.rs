@@ -95,6 +95,27 @@ fn a_limit_that_is_lowered_drains_and_one_that_is_raised_starts_who_waits() {
 }
 
 #[test]
+fn a_limit_that_is_raised_starts_who_waits_at_once_on_workers_that_were_not_there() {
+    let (gate, upstream) = (Gate::new(), Upstream::start(Script::text("ok")));
+    upstream.on_model("held", Script::gated(&gate));
+    let with = |limit: u64| {
+        format!(
+            "{PROFILE}limits.global = {limit}\n{}",
+            provider("mine", &upstream)
+        ) + &format!("providers.mine.max_inflight = {limit}\n")
+    };
+    let server = Server::start(&with(1));
+    let held: Vec<Client> = (0..6).map(|_| Ask::of("mine/held").send(&server)).collect();
+    server.wait_for_status("they wait", |status| waiting(status) == 5);
+    reloaded(&server, &with(6));
+    upstream.wait_for_in_flight(6);
+    server.wait_for_status("six workers", |status| status["threads"]["workers"] == 6);
+    gate.release();
+    all_answered(held);
+    server.wait_until_idle();
+}
+
+#[test]
 fn sessions_and_shares_of_a_line_follow_the_configuration() {
     let (gate, upstream) = (Gate::new(), Upstream::start(Script::text("ok")));
     upstream.on_model("held", Script::gated(&gate));

@@ -11,9 +11,11 @@ use super::quantity::shares_are_kept;
 const SEEDS: u64 = 2_000;
 
 /// What seeds find.
-const UNSAFE: [Fault; 18] = [
+const UNSAFE: [Fault; 20] = [
     Fault::StaleReturnFrees,
     Fault::InterruptedLeaks,
+    Fault::ReclaimsTheLiving,
+    Fault::ReclaimKeepsGeneration,
     Fault::EndedJobBegins,
     Fault::GlobalSlotFirst,
     Fault::BackOffKeepsSlot,

@@ -64,6 +64,9 @@ impl Ledger {
                 let holds_nothing = matches!(job.state, State::Waiting | State::BackingOff(_));
                 (arrives && self.stop.is_some()) || (holds_nothing && self.has_stopped(now))
             }
+            RefusalReason::WorkersLost { lost } => {
+                arrives && lost == self.lost() && lost > self.settings.orphans.max_lost
+            }
             RefusalReason::Displaced => {
                 matches!(stimulus, Stimulus::Submit(..))
                     && job.state == State::Waiting
@@ -159,7 +162,7 @@ impl Ledger {
                 .min(self.room() / 2),
         };
         self.running_at(provider) < self.settings.providers[provider.0 as usize].limit
-            && self.calls.len() + kept < self.room()
+            && kept < self.vacant()
     }
 
     fn surely_has_slot(&self, target: TargetId, job: &Job, now: Time) -> bool {
@@ -282,6 +285,7 @@ pub(super) fn name_of(ending: &Ending) -> &'static str {
             RefusalReason::WaitTooLong { .. } => "wait too long",
             RefusalReason::Displaced => "displaced",
             RefusalReason::Stopping => "stopping",
+            RefusalReason::WorkersLost { .. } => "workers lost",
             RefusalReason::Shut(why) => match why {
                 Shut::RateLimited => "shut: rate limited",
                 Shut::PlanWindow => "shut: plan window",
@@ -297,4 +301,4 @@ pub(super) fn name_of(ending: &Ending) -> &'static str {
 }
 
 /// How many names [`name_of`] knows.
-pub(super) const ENDINGS: usize = 20;
+pub(super) const ENDINGS: usize = 21;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::admission::{
-    BreakerSettings, Change, GateSettings, Learning, LimitSettings, ProviderId, ProviderSettings,
-    QueueSettings, RetrySettings, Settings, TargetId,
+    BreakerSettings, Change, GateSettings, Learning, LimitSettings, OrphanSettings, ProviderId,
+    ProviderSettings, QueueSettings, RetrySettings, Settings, TargetId,
 };
 use fastrand::Rng;
 use pointsman::clock::Time;
@@ -35,6 +35,8 @@ pub(super) struct Scenario {
     pub(super) changes: Vec<(Time, Change)>,
     /// When the clock leaps, and how far.
     pub(super) leap: Option<(Time, Duration)>,
+    /// The guard of one call in so many is lost, and found to be so up to this much later.
+    pub(super) leaks: (usize, Duration),
     /// One interrupted call in so many takes this long to come back: its worker is lost.
     pub(super) lost: (usize, Duration),
 }
@@ -60,6 +62,8 @@ pub(super) struct Arrival {
     pub(super) bytes: usize,
     /// From its arrival until somebody cancels it.
     pub(super) cancel: Option<Duration>,
+    /// Whether its slot may be taken from a holder that does not come back.
+    pub(super) reclaim: bool,
 }
 
 impl Scenario {
@@ -98,6 +102,7 @@ impl Scenario {
         Scenario {
             changes,
             leap,
+            leaks: (rng.usize(30..300), Duration::from_secs(1)),
             lost: (rng.usize(2..30), up_to(rng, Duration::from_secs(60))),
             settings,
             providers,
@@ -224,6 +229,16 @@ fn settings(rng: &mut Rng, learns: bool, seed: u64) -> Settings {
         } else {
             Learning::default()
         },
+        orphans: orphans(rng),
+    }
+}
+
+fn orphans(rng: &mut Rng) -> OrphanSettings {
+    let quarantine_after = Duration::from_millis(rng.u64(1..3_000));
+    OrphanSettings {
+        quarantine_after,
+        reclaim_after: quarantine_after + Duration::from_millis(rng.u64(1..10_000)),
+        max_lost: if rng.bool() { rng.usize(0..4) } else { 16 },
     }
 }
 
@@ -326,6 +341,7 @@ fn arrival(
         patience: Duration::from_millis(patience),
         bytes: rng.usize(1..1_000),
         cancel: one_in(rng, 6).then(|| up_to(rng, Duration::from_secs(30))),
+        reclaim: !one_in(rng, 8),
     }
 }
 

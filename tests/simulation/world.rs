@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use crate::admission::{
     Action, Cause, Change, Core, Event, Fault, FlowId, JobId, Leg, ModelId, Outcome, PermitKey,
-    Report, StageId, Step, Submission, TargetId,
+    Report, StageId, Step, Submission, TargetId, WorkerId,
 };
 use fastrand::Rng;
 use pointsman::cancel::CancelReason;
 use pointsman::clock::Time;
 
-use super::ledger::{Ledger, Stimulus};
+use super::ledger::{Ledger, Stimulus, ensure};
 use super::scenario::{Arrival, Scenario, one_in, session_limit, up_to};
 
 /// A core, what will happen to it, and the books that it is checked by.
@@ -47,6 +47,8 @@ enum Happening {
     Change(Box<Change>),
     Leap(Duration),
     GiveBackAgain(PermitKey),
+    /// The guard was lost some time ago.
+    Recover(PermitKey),
     Cancel(JobId),
     Stop(Time),
 }
@@ -158,6 +160,7 @@ impl World {
                 Event::GiveBack(permit, Outcome::Completed.into()),
                 Stimulus::GiveBack(permit, Outcome::Completed.into()),
             ),
+            Happening::Recover(permit) => self.recover(permit),
             Happening::Cancel(job) => {
                 let reason = CancelReason::ClientLeft;
                 self.tell(Event::Cancel(job, reason), Stimulus::Cancel(job, reason))
@@ -183,6 +186,7 @@ impl World {
             patience,
             bytes,
             cancel,
+            reclaim,
             ..
         } = self.scenario.arrivals[index].clone();
         if route
@@ -207,6 +211,7 @@ impl World {
             class,
             deadline: self.now + patience,
             bytes,
+            reclaim,
         };
         if let Some(after) = cancel {
             self.plan(self.now + after, Happening::Cancel(submission.job));
@@ -219,7 +224,8 @@ impl World {
     fn begin(&mut self, handed: Handed) -> Result<(), String> {
         let Handed { job, permit, .. } = handed;
         let mut actions = Vec::new();
-        let may = self.core.begin(permit, self.now, &mut actions);
+        let worker = WorkerId(job.0 as u32);
+        let may = self.core.begin(permit, worker, self.now, &mut actions);
         self.ledger.begins(job, permit, may, self.now)?;
         self.take(actions, Stimulus::Begin)?;
         if !may {
@@ -233,7 +239,15 @@ impl World {
         if let Some(after) = course.answer.filter(|_| handed.probe) {
             self.plan(self.now + after, Happening::Answer(permit));
         }
-        if let Some((after, report)) = course.end {
+        let (one_of, later) = self.scenario.leaks;
+        if let Some((after, _)) = course.end
+            && one_in(&mut self.rng, one_of)
+        {
+            // Nobody holds it any more, so that no interrupt reaches it either.
+            self.over(permit);
+            let found = after + up_to(&mut self.rng, later);
+            self.plan(self.now + found, Happening::Recover(permit));
+        } else if let Some((after, report)) = course.end {
             self.plan(self.now + after, Happening::GiveBack(permit, report));
         }
         Ok(())
@@ -241,11 +255,9 @@ impl World {
 
     /// The owner's only return; whether it comes from the call's end or from its interruption, the first one counts.
     fn give_back(&mut self, permit: PermitKey, report: Report) -> Result<(), String> {
-        if let Some((_, target)) = self.begun.remove(&permit) {
-            let provider = self.ledger.provider_of(target);
-            self.scenario.providers[provider.0 as usize].over();
-        }
-        if !self.ledger.is_in_flight(permit) {
+        let was_out = self.begun.contains_key(&permit);
+        self.over(permit);
+        if !was_out && !self.ledger.is_in_flight(permit) {
             return Ok(());
         }
         if one_in(&mut self.rng, self.scenario.double_returns) {
@@ -256,6 +268,27 @@ impl World {
             Event::GiveBack(permit, report),
             Stimulus::GiveBack(permit, report),
         )
+    }
+
+    /// The call is over, as its provider sees it.
+    fn over(&mut self, permit: PermitKey) {
+        if let Some((_, target)) = self.begun.remove(&permit) {
+            let provider = self.ledger.provider_of(target);
+            self.scenario.providers[provider.0 as usize].over();
+        }
+    }
+
+    /// The guard of a call is found to be lost: what is not back by now never will be.
+    fn recover(&mut self, permit: PermitKey) -> Result<(), String> {
+        let stimulus = Stimulus::Recover(permit);
+        let held = self.ledger.is_in_flight(permit);
+        let mut actions = Vec::new();
+        self.ledger.announce(&stimulus, self.now);
+        let recovered = self.core.recover(permit, self.now, &mut actions);
+        ensure(recovered == held, || {
+            format!("{permit:?} is recovered: {recovered}, it was held: {held}")
+        })?;
+        self.take(actions, stimulus)
     }
 
     fn tell(&mut self, event: Event, stimulus: Stimulus) -> Result<(), String> {
@@ -315,7 +348,11 @@ impl World {
                     self.plan(self.now + delay, Happening::GiveBack(permit, report));
                 }
             }
-            Step::Wait { .. } | Step::BackOff { .. } | Step::End(_) => {}
+            Step::Wait { .. }
+            | Step::BackOff { .. }
+            | Step::End(_)
+            | Step::Quarantine { .. }
+            | Step::Reclaim { .. } => {}
         }
     }
 
