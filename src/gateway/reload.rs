@@ -121,7 +121,8 @@ impl Current {
 }
 
 impl Gateway {
-    /// Goes by another configuration from now on; says what is different in it. Nobody who runs or waits is interrupted. What can't change while it runs is told under
+    /// Goes by another configuration from now on; says what is different in it. Nobody who runs is interrupted, and nobody
+    /// who waits loses its place. What can't change while it runs is told under
     /// [`needs_restart`](Changes::needs_restart), and is as it was.
     ///
     /// ```
