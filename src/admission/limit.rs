@@ -126,8 +126,8 @@ impl Limit {
         }
     }
 
-    /// What is configured has changed. A limit that learns comes up to it by itself; one that begins to learn, or learns
-    /// no more, begins as a new one does.
+    /// What is configured has changed. A limit that was cut comes up to it by itself; one that was never cut is at least where
+    /// a new one begins, and one that begins to learn, or learns no more, begins as a new one does.
     pub(super) fn configure(
         &mut self,
         most: usize,
@@ -139,7 +139,12 @@ impl Limit {
         self.settings = *settings;
         self.most = most as f64;
         match (self.phase, learns) {
-            (Phase::SlowStart | Phase::Cubic(_), true) => self.value = self.value.min(self.most),
+            // Nothing speaks against what a new one would begin with.
+            (Phase::SlowStart, true) => {
+                let begin = Limit::new(most, learns, settings).value;
+                self.value = self.value.max(begin).min(self.most);
+            }
+            (Phase::Cubic(_), true) => self.value = self.value.min(self.most),
             (Phase::Fixed, _) | (Phase::SlowStart | Phase::Cubic(_), false) => {
                 let new = Limit::new(most, learns, settings);
                 (self.phase, self.value) = (new.phase, new.value);

@@ -253,3 +253,15 @@ fn shares_follow_the_weights_that_are_in_force() {
         "{before}, then {after}"
     );
 }
+
+#[test]
+fn a_limit_that_was_never_cut_is_at_least_where_a_new_one_would_begin() {
+    let mut settings = settings(1);
+    (settings.providers[0].limit, settings.providers[0].adaptive) = (1, true);
+    let mut world = World::new(settings.clone());
+    let jobs = world.submit_all(5, &ask(1));
+    assert_eq!(world.started(), jobs[..1]);
+    settings.providers[0].limit = 6;
+    world.change(settings);
+    assert_eq!(world.started(), jobs[1..4], "learning starts with four");
+}
