@@ -223,8 +223,8 @@ impl Provider {
     pub(crate) fn calls_as(&self, other: &Provider) -> bool {
         let alike = Provider {
             max_inflight: other.max_inflight,
-            retry: other.retry.clone(),
-            breaker: other.breaker.clone(),
+            retry: other.retry,
+            breaker: other.breaker,
             ..self.clone()
         };
         alike == *other
