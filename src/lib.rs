@@ -126,8 +126,8 @@ pub mod fuzz;
 
 pub use cancel::{CancelReason, CancelToken};
 pub use chat::{ChatReply, ChatRequest, Piece};
-pub use config::{Config, Priority, Profile};
+pub use config::{Changes, Config, Priority, Profile};
 pub use gateway::{
-    Call, CallContext, ChatError, ChatHandle, ChatStream, ExecuteError, Gateway, Job, Level,
-    Server, StartError, Unhealthy,
+    Call, CallContext, ChatError, ChatHandle, ChatStream, ConfigSource, ExecuteError, Gateway, Job,
+    Level, ReloadError, Server, StartError, Unhealthy,
 };

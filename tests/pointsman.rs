@@ -44,6 +44,8 @@ mod orphans;
 mod pools;
 #[path = "chapters/processes.rs"]
 mod processes;
+#[path = "chapters/reloading.rs"]
+mod reloading;
 #[path = "chapters/resends.rs"]
 mod resends;
 #[path = "chapters/retries.rs"]

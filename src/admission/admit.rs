@@ -308,7 +308,7 @@ impl Core {
         self.provider_of(self.lines[stage.index()].targets[0])
     }
 
-    fn set_pressure(&mut self) {
+    pub(super) fn set_pressure(&mut self) {
         let (queue, waiting) = (&self.settings.queue, &mut self.waiting);
         waiting.pressure = match waiting.pressure {
             true => waiting.jobs > queue.pressure_off,

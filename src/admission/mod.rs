@@ -39,6 +39,7 @@ mod admit;
 mod audit;
 mod backoff;
 mod breaker;
+mod change;
 mod dispatch;
 mod estimate;
 mod fair;
@@ -49,7 +50,6 @@ mod orphans;
 mod outcome;
 mod planted;
 mod queue;
-mod relimit;
 mod sessions;
 mod settings;
 mod shut;
@@ -69,6 +69,7 @@ use crate::cancel::CancelReason;
 use crate::clock::Time;
 use crate::config::Priority;
 
+pub use change::Change;
 pub use orphans::SlotView;
 pub use outcome::{Cause, Outcome, Report};
 #[cfg(test)]
@@ -151,10 +152,10 @@ pub enum Event {
     Cancel(JobId, CancelReason),
     /// Time has passed: see [`Core::next_due`].
     Tick,
-    /// Other limits are in force from now on. What is in flight above a lowered one drains; nobody is interrupted for it.
-    Limits(Limits),
-    /// The box is as loaded as this from now on. Stays in force whatever [`Event::Limits`] says later.
+    /// The box is as loaded as this from now on. Stays in force whatever [`Event::Change`] says later.
     Throttle(Throttle),
+    /// Other settings are in force from now on. What is in flight above a lowered limit drains; nobody is interrupted for it.
+    Change(Box<Change>),
     /// Take nothing new; what has not ended by then is ended.
     Stop {
         /// The end of the drain.
@@ -162,25 +163,10 @@ pub enum Event {
     },
 }
 
-/// The limits that may change while jobs wait and run. 0 counts as 1.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// See [`Settings::workers`].
-    pub workers: usize,
-    /// See [`Settings::global`].
-    pub global: usize,
-    /// See [`Settings::session`].
-    pub session: usize,
-    /// See [`Settings::sessions`].
-    pub sessions: usize,
-    /// See [`ProviderSettings::limit`], in the order of the settings; who is not named here keeps what it has.
-    pub providers: Vec<usize>,
-}
-
 /// What the load of the box leaves of the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Throttle {
-    /// Calls in flight in all, where that is less than [`Limits::global`]. 0 counts as 1.
+    /// Calls in flight in all, where that is less than [`Settings::global`]. 0 counts as 1.
     pub most: usize,
     /// Whether jobs of the lowest class are refused when they come; those that are in already stay.
     pub refuses_low: bool,
@@ -400,6 +386,9 @@ impl fmt::Display for RefusalReason {
             ),
             RefusalReason::Displaced => {
                 f.write_str("the queue is full, and the place went to a session that had less than its share")
+            }
+            RefusalReason::Shut(Shut::Removed) => {
+                f.write_str("its provider was taken out of the configuration")
             }
             RefusalReason::Shut(why) => write!(f, "its provider takes no calls for now: {why}"),
             RefusalReason::WorkersLost { lost } => write!(

@@ -25,6 +25,10 @@ pub enum Fault {
     GlobalSlotFirst,
     /// Who backs off keeps its slot meanwhile.
     BackOffKeepsSlot,
+    /// A provider that was taken out is called.
+    GoneIsCalled,
+    /// Calls to what a target was before teach what it is now.
+    OldCallsTeach,
     /// Nobody is started when limits have changed.
     LimitsWakeNobody,
     /// What the load of the box leaves of the global limit is computed, and nothing is held to it.

@@ -89,6 +89,11 @@ impl Line {
         }
     }
 
+    /// Other shares are in force. What runs is charged by them to its end.
+    pub(super) fn set_weights(&mut self, weights: [u32; CLASSES]) {
+        self.weights = weights.map(u64::from);
+    }
+
     /// Jobs that wait, of all classes.
     pub(super) fn waiting(&self) -> usize {
         self.classes.iter().map(|class| class.waiting).sum()

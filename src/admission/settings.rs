@@ -74,7 +74,7 @@ pub struct QueueSettings {
 /// One provider.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProviderSettings {
-    /// Calls in flight.
+    /// Calls in flight; 0 counts as 1 where it is [changed](super::Event::Change) to that.
     pub limit: usize,
     /// Whether one global slot is kept for it while it has nothing in flight: so for each remote provider that can be
     /// called. Else a silent provider whose own limit is as large as the global one would shut out the rest.

@@ -121,6 +121,12 @@ impl Books {
         }
     }
 
+    /// There are so many providers and targets from now on; never fewer than before.
+    pub(super) fn grow(&mut self, providers: usize, targets: usize) {
+        self.by_provider.resize(providers, 0);
+        self.by_target.resize(targets, 0);
+    }
+
     /// Calls in flight in all.
     pub(super) fn in_use(&self) -> usize {
         self.in_use

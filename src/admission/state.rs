@@ -12,8 +12,8 @@ use super::sessions::Sessions;
 use super::slots::{Books, Holding};
 use super::target::Target;
 use super::{
-    Action, CLASSES, ClassId, Ending, Event, FlowId, JobId, Leg, PermitKey, ProviderId, Report,
-    SLICE, Settings, StageId, Step, TargetId, Throttle, WorkerId,
+    Action, CLASSES, Cause, ClassId, Ending, Event, FlowId, JobId, Leg, Outcome, PermitKey,
+    ProviderId, Report, SLICE, Settings, StageId, Step, TargetId, Throttle, WorkerId,
 };
 use crate::cancel::CancelReason;
 use crate::clock::Time;
@@ -69,7 +69,7 @@ pub struct Core {
     pub(super) peak: usize,
     /// What the load of the box leaves of the limits.
     pub(super) throttle: Throttle,
-    /// What was in flight when the limits, or the throttle, last changed.
+    /// What was in flight when the settings, or the throttle, last changed.
     pub(super) debt: usize,
     pub(super) planted: Planted,
 }
@@ -98,6 +98,12 @@ impl Waiting {
             lengths: (0..providers).map(|_| Default::default()).collect(),
             pressure: false,
         }
+    }
+
+    /// There are so many providers from now on; never fewer than before.
+    pub(super) fn grow(&mut self, providers: usize) {
+        self.by_provider.resize(providers, 0);
+        self.lengths.resize_with(providers, Default::default);
     }
 
     /// The lengths of the lines for one provider, or for each.
@@ -241,8 +247,8 @@ impl Core {
                 self.end_early(job, Ending::Cancelled(reason), reason, now, actions)
             }
             Event::Tick => self.tick(now, actions),
-            Event::Limits(limits) => {
-                self.set_limits(&limits, now);
+            Event::Change(change) => {
+                self.change_settings(&change, now);
                 if self.planted.is(Fault::LimitsWakeNobody) {
                     return;
                 }
@@ -334,13 +340,19 @@ impl Core {
         line.finish(held.class, held.flow);
         let in_use = self.books.in_use_of_target(held.target);
         let target = &mut self.targets[held.target.index()];
+        let current = target.knows(&held.badge);
         let shut = target.come_back(held.badge, report, in_use, &mut self.rng, now);
         let ours = self
             .jobs
             .get(&held.job)
             .is_some_and(|job| job.permit == Some(permit));
-        if ours {
+        if ours && current {
             self.estimates[held.target.index()].record(held.class, took, now);
+            if report.outcome == Outcome::Failed(Cause::ModelUnavailable) {
+                self.note_missing(held.job, held.target, now);
+            }
+        }
+        if ours {
             self.go_on(held.job, report, held.target, now, actions);
         }
         if shut {
@@ -455,7 +467,7 @@ impl Core {
 }
 
 /// By provider: its targets.
-fn targets_of(settings: &Settings) -> Vec<Vec<TargetId>> {
+pub(super) fn targets_of(settings: &Settings) -> Vec<Vec<TargetId>> {
     let mut targets = vec![Vec::new(); settings.providers.len()];
     for (index, provider) in settings.targets.iter().enumerate() {
         targets[provider.index()].push(TargetId(index as u32));

@@ -3,6 +3,7 @@
 
 mod audit;
 mod bounds;
+mod changes;
 mod ends;
 mod fairness;
 mod limits;
@@ -275,6 +276,20 @@ impl World {
         let mut actions = Vec::new();
         self.core.on(event, self.now, &mut actions);
         self.note(actions);
+    }
+
+    /// Other settings are in force; no target is another, and none is gone.
+    fn change(&mut self, settings: Settings) {
+        self.change_targets(settings, &[], &[]);
+    }
+
+    fn change_targets(&mut self, settings: Settings, anew: &[u32], gone: &[u32]) {
+        let ids = |list: &[u32]| list.iter().copied().map(TargetId).collect();
+        self.on(Event::Change(Box::new(Change {
+            settings,
+            anew: ids(anew),
+            gone: ids(gone),
+        })));
     }
 
     fn note(&mut self, actions: Vec<Action>) {

@@ -7,9 +7,11 @@
 //! header, and every prompt. That is never logged, whatever level is asked for.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use env_logger::Logger;
 use log::{Level, Log, Metadata, Record};
+use parking_lot::RwLock;
 
 use crate::config::Environment;
 
@@ -17,7 +19,19 @@ use crate::config::Environment;
 const WIRE: &str = "ureq_proto::util";
 
 /// Logs to standard error. `RUST_LOG` wins over the configuration, as with every program that uses env_logger.
-pub(super) fn start(level: &str) {
+pub(super) fn start(level: &str) -> Dial {
+    let logger = logger(level);
+    let max = logger.filter();
+    let shared = Shared::new(RwLock::new(Arc::new(logger)));
+    // Fails only if a host program has set up its own log: then that one is to be used.
+    let ours = log::set_boxed_logger(Box::new(Discreet(Arc::clone(&shared)))).is_ok();
+    if ours {
+        log::set_max_level(max);
+    }
+    Dial(ours.then_some(shared))
+}
+
+fn logger(level: &str) -> Logger {
     let environment = env_logger::Env::default().default_filter_or(level);
     let mut builder = env_logger::Builder::from_env(environment);
     match is_journal() {
@@ -31,11 +45,25 @@ pub(super) fn start(level: &str) {
         }),
         false => builder.format_timestamp_millis(),
     };
-    let logger = builder.build();
-    let max = logger.filter();
-    // Fails only if a host program has set up its own log: then that one is to be used.
-    if log::set_boxed_logger(Box::new(Discreet(logger))).is_ok() {
-        log::set_max_level(max);
+    builder.build()
+}
+
+/// What is logged of all that is said; may be changed while it is.
+#[derive(Debug)]
+pub(super) struct Dial(Option<Shared>);
+
+/// Taken for each record, and not held while it is written.
+type Shared = Arc<RwLock<Arc<Logger>>>;
+
+impl Dial {
+    /// Logs by this level from now on, unless `RUST_LOG` says otherwise.
+    pub(super) fn set(&self, level: &str) {
+        if let Some(shared) = &self.0 {
+            let logger = logger(level);
+            let max = logger.filter();
+            *shared.write() = Arc::new(logger);
+            log::set_max_level(max);
+        }
     }
 }
 
@@ -71,21 +99,27 @@ fn write_for_journal(
 
 /// A log without the wire.
 #[derive(Debug)]
-struct Discreet(Logger);
+struct Discreet(Shared);
+
+impl Discreet {
+    fn logger(&self) -> Arc<Logger> {
+        Arc::clone(&self.0.read())
+    }
+}
 
 impl Log for Discreet {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() != WIRE && self.0.enabled(metadata)
+        metadata.target() != WIRE && self.logger().enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            self.0.log(record);
+            self.logger().log(record);
         }
     }
 
     fn flush(&self) {
-        self.0.flush();
+        self.logger().flush();
     }
 }
 

@@ -5,6 +5,7 @@ mod check;
 mod load;
 mod logging;
 mod print;
+mod reload;
 mod serve;
 mod service;
 mod signals;
@@ -44,10 +45,12 @@ enum Command {
     Load(load::Options),
     /// Print a file for somebody else: a unit for systemd
     Print(print::Options),
+    /// Have a running server read its configuration anew, and say what is different
+    Reload(reload::Options),
 }
 
 /// Which configuration.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct Source {
     /// The configuration [default: ./config.toml if there is one, else the built-in defaults]
     #[arg(short, long, value_name = "FILE")]
@@ -58,7 +61,7 @@ struct Source {
 }
 
 impl Source {
-    fn load(self, listen: Option<Listen>) -> Result<Config, ConfigError> {
+    fn load(&self, listen: Option<Listen>) -> Result<Config, ConfigError> {
         let overrides = Overrides {
             profile: self.profile,
             listen,
@@ -70,13 +73,19 @@ impl Source {
 }
 
 /// What a server takes.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct Settings {
     #[command(flatten)]
     source: Source,
     /// Where to listen: host:port (port 0 takes a free one) or unix:PATH
     #[arg(short, long, value_name = "ADDRESS")]
     listen: Option<Listen>,
+}
+
+impl Settings {
+    fn load(&self) -> Result<Config, ConfigError> {
+        self.source.load(self.listen.clone())
+    }
 }
 
 /// Runs the program with the process's arguments. The exit code: 0 done, 1 failed, 2 wrong arguments or configuration,
@@ -90,13 +99,14 @@ pub fn run() -> ExitCode {
         Some(Command::Check(options)) => check::check(options),
         Some(Command::Load(options)) => load::load(options),
         Some(Command::Print(options)) => print::print(&options),
+        Some(Command::Reload(options)) => reload::reload(options),
     }
 }
 
 fn serve(settings: Settings) -> ExitCode {
     let file = Loader::locate(settings.source.config.as_deref());
-    match settings.source.load(settings.listen) {
-        Ok(config) => serve::serve(config, file.as_deref()),
+    match settings.load() {
+        Ok(config) => serve::serve(config, file.as_deref(), settings),
         Err(error) => refuse(&error),
     }
 }

@@ -9,25 +9,24 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::service::{self, Given, Manager, Watch};
 use super::signals::Signals;
-use super::{fail, logging};
-use crate::config::{Config, Environment, Provider, ProviderKind};
-use crate::gateway::{Gateway, Server, StartError, Unhealthy};
+use super::{Settings, fail, logging};
+use crate::config::{Config, ConfigError, Environment, Provider, ProviderKind};
+use crate::gateway::{ConfigSource, Gateway, Server, StartError, Unhealthy};
 
 /// How often it is seen whether too many workers are lost.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// Serves until a signal comes, then drains. A second signal ends the process at once.
-/// `file` is where the configuration was read.
-pub(super) fn serve(config: Config, file: Option<&Path>) -> ExitCode {
+/// `file` is where the configuration was read, and `settings` what it is read by: also when it is reloaded.
+pub(super) fn serve(config: Config, file: Option<&Path>, settings: Settings) -> ExitCode {
     // Before anything opens a handle, or starts a thread.
     let given = service::given();
-    logging::start(&config.log.level);
+    let log = logging::start(&config.log.level);
     let given = match given {
         Ok(given) => given,
         Err(error) => return fail(&error),
     };
     let manager = Manager::of(&Environment::of_process());
-    let drain = config.server.drain;
     // Before anything runs: a signal that comes while we start is not lost.
     let signals = match Signals::install() {
         Ok(signals) => signals,
@@ -35,7 +34,7 @@ pub(super) fn serve(config: Config, file: Option<&Path>) -> ExitCode {
     };
     raise_handles();
     say_what_is_configured(&config, file);
-    let (gateway, server) = match start(config, given) {
+    let (gateway, server) = match start(config, given, Reread { settings, log }) {
         Ok(started) => started,
         Err(error) => return fail(&error.to_string()),
     };
@@ -49,6 +48,7 @@ pub(super) fn serve(config: Config, file: Option<&Path>) -> ExitCode {
         Err(error) => return fail(&StartError::Threads(error).to_string()),
     };
     let ailment = wait(&signals, &gateway);
+    let drain = server.drain();
     log::info!(
         "stopping: what runs has {} to finish",
         humantime::format_duration(drain)
@@ -88,9 +88,10 @@ fn raise_handles() {
 }
 
 /// On the sockets that were handed over, else on one of our own.
-fn start(config: Config, given: Given) -> Result<(Gateway, Server), StartError> {
+fn start(config: Config, given: Given, source: Reread) -> Result<(Gateway, Server), StartError> {
     let listen = config.server.listen.to_string();
     let gateway = Gateway::start(config)?;
+    gateway.reload_from(source);
     if given.sockets.is_empty() {
         let server = gateway.serve()?;
         return Ok((gateway, server));
@@ -102,6 +103,22 @@ fn start(config: Config, given: Given) -> Result<(Gateway, Server), StartError> 
         given.names
     );
     Ok((gateway, server))
+}
+
+/// The configuration once more: the same file, under the same environment and command line.
+struct Reread {
+    settings: Settings,
+    log: logging::Dial,
+}
+
+impl ConfigSource for Reread {
+    fn read(&self) -> Result<Config, ConfigError> {
+        self.settings.load()
+    }
+
+    fn in_force(&self, config: &Config) {
+        self.log.set(&config.log.level);
+    }
 }
 
 /// The first line on standard output: programs that start us read the address from it. One for each further socket.

@@ -36,7 +36,7 @@ pub struct ClientKey {
     pub key_env: Option<String>,
     /// The file that holds the key.
     pub key_file: Option<PathBuf>,
-    /// The key itself, as found at the start; visible ASCII, never empty, and no two are alike. Never printed.
+    /// The key itself, as found when the configuration was read; visible ASCII, never empty, and no two are alike. Never printed.
     pub key: String,
     /// Of requests that don't say.
     pub priority: Priority,

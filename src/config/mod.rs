@@ -19,6 +19,7 @@
 
 mod access;
 mod adaptive;
+mod changes;
 mod document;
 mod engine;
 mod environment;
@@ -47,6 +48,7 @@ mod word;
 
 pub use access::{Access, ClientKey};
 pub use adaptive::{Adaptive, Gate};
+pub use changes::Changes;
 pub use engine::Engine;
 pub use environment::Environment;
 pub use error::{ConfigError, NotAccepted, Place, Problem};

@@ -11,7 +11,7 @@ use super::moments::Moments;
 use super::sessions::Seat;
 use super::task::Task;
 use super::worker::discard;
-use crate::admission::{Ending, JobId, Outcome};
+use crate::admission::{Ending, JobId, Outcome, StageId};
 use crate::cancel::{CancelReason, CancelToken, Hook};
 use crate::clock::{SharedClock, Time};
 use crate::config::Priority;
@@ -20,8 +20,10 @@ use crate::telemetry::Subject;
 /// Where a job is called at one stage of its route.
 #[derive(Debug)]
 pub(super) struct Leg {
-    /// The provider, by index in the shell's targets.
+    /// Whom to call, by index in the shell's targets.
     pub(super) target: usize,
+    /// The line of those who wait for it.
+    pub(super) stage: StageId,
     pub(super) provider: Option<Arc<str>>,
     pub(super) model: Option<Arc<str>>,
     /// The job as the lifecycle log knows it there.

@@ -48,6 +48,7 @@ mod pools;
 mod ready;
 #[cfg(test)]
 mod ready_tests;
+mod reload;
 mod report;
 mod sessions;
 mod settings;
@@ -69,7 +70,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use crossbeam::channel::{Sender, bounded};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use self::crew::join;
 use self::live::{Leg, LiveJob};
@@ -106,6 +107,7 @@ pub use job::{
 };
 pub use plan::{Ask, Plan};
 pub use pools::ProbeEnd;
+pub use reload::Reload;
 pub use report::last_step;
 pub use snapshot::{RequestView, SlotHolding, Snapshot};
 pub use task::{ChatTask, FnTask, Task, TaskContext, TaskError};
@@ -116,11 +118,19 @@ const COME_BACK: Duration = Duration::from_secs(1);
 /// Runs jobs under slots, deadlines and a watchdog.
 pub struct Engine {
     shell: Arc<Shell>,
+    /// Exchanged as a whole by a reload; taken once per request.
+    rules: RwLock<Arc<Rules>>,
+    /// Held by a reload: one after the other.
+    reloading: Mutex<()>,
+    load: throttle::Load,
+    threads: Mutex<Option<Threads>>,
+}
+
+/// What requests go by on their way in.
+struct Rules {
     planner: Planner,
     /// By the name of the API key: calls in flight of each of its sessions.
     session_limits: HashMap<String, usize>,
-    load: throttle::Load,
-    threads: Mutex<Option<Threads>>,
 }
 
 /// The threads beside the workers.
@@ -143,22 +153,16 @@ impl Engine {
         router: Router,
         lifecycle: Arc<LifecycleLog>,
     ) -> io::Result<Engine> {
-        let names: Vec<Arc<str>> = providers.iter().map(|(name, _)| name.clone()).collect();
-        let settings = settings::settings(config, &names);
+        let nobody = Target::new(None, Arc::new(Nobody));
+        let named = providers.into_iter();
+        let named = named.map(|(name, provider)| Target::new(Some(name), provider));
+        let mut targets: Vec<Target> = [nobody].into_iter().chain(named).collect();
+        let settings = settings::settings(config, &targets);
         let workers = settings.workers.min(settings.global);
         let mut core = Core::new(settings);
-        let nobody: (_, Arc<dyn Provider>) = (None, Arc::new(Nobody));
-        let targets = providers
-            .into_iter()
-            .map(|(name, provider)| (Some(name), provider))
-            .chain([nobody])
-            .enumerate()
-            .map(|(index, (name, provider))| Target {
-                name,
-                provider,
-                stage: core.stage(&[TargetId(index as u32)]),
-            });
-        let targets = targets.collect();
+        for (index, target) in targets.iter_mut().enumerate() {
+            target.stage = core.stage(&[TargetId(index as u32)]);
+        }
         let sessions = Arc::new(SessionTable::new(config.limits.session_idle));
         let load = throttle::Load::new(config, clock.now());
         let crew = (workers, config.watchdog.max_lost_workers);
@@ -169,8 +173,11 @@ impl Engine {
             .inspect_err(|_| shell.crew.dismiss(&shell, Duration::ZERO))?;
         Ok(Engine {
             shell,
-            planner,
-            session_limits: settings::session_limits(config),
+            rules: RwLock::new(Arc::new(Rules {
+                planner,
+                session_limits: settings::session_limits(config),
+            })),
+            reloading: Mutex::new(()),
             load,
             threads: Mutex::new(Some(threads)),
         })
@@ -181,12 +188,12 @@ impl Engine {
     /// # Errors
     /// No such model, nobody to call, or a prompt too long for `auto`.
     pub fn plan(&self, request: ChatRequest, ask: &Ask) -> Result<Plan, PlanError> {
-        self.planner.plan(request, ask)
+        self.rules().planner.plan(request, ask)
     }
 
     /// All models that are listed, in the order of preference.
     pub fn models(&self) -> Vec<ModelInfo> {
-        self.planner.models()
+        self.rules().planner.models()
     }
 
     /// What a request for the model `name` would get; `auto` is one too.
@@ -194,13 +201,18 @@ impl Engine {
     /// # Errors
     /// As [`Engine::plan`].
     pub fn model(&self, name: &str) -> Result<ModelInfo, PlanError> {
-        self.planner.model(name)
+        self.rules().planner.model(name)
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read())
     }
 
     /// Takes a job. Whatever becomes of it, refusal included, its sink and its handle are told.
     ///
     /// # Errors
-    /// [`UnknownProvider`] if `spec.provider` or one of `spec.fallback` was not among those that the engine was started with.
+    /// [`UnknownProvider`] if `spec.provider` or one of `spec.fallback` was never among those that the engine calls. A job for
+    /// one that was taken out is refused, or goes on to the next stage of its route.
     pub fn submit(&self, spec: JobSpec) -> Result<JobHandle, UnknownProvider> {
         let shell = &self.shell;
         let is_on_record = spec.number.is_some();
@@ -238,12 +250,15 @@ impl Engine {
 
     /// Where a job is called, stage by stage.
     fn legs(&self, id: JobId, spec: &JobSpec) -> Result<Vec<Leg>, UnknownProvider> {
+        let targets = self.shell.targets();
         let leg = |provider: Option<&Arc<str>>, model: Option<&Arc<str>>| {
-            let mut targets = self.shell.targets.iter();
-            let target = targets.position(|target| target.name.as_ref() == provider);
+            let mut rows = targets.iter();
+            let row = rows.position(|target| target.name.as_ref() == provider);
             let unknown = || provider.map(|name| name.to_string()).unwrap_or_default();
+            let target = row.ok_or_else(|| UnknownProvider(unknown()))?;
             Ok(Leg {
-                target: target.ok_or_else(|| UnknownProvider(unknown()))?,
+                target,
+                stage: targets[target].stage,
                 provider: provider.cloned(),
                 model: model.cloned(),
                 subject: Arc::new(Subject {
@@ -301,7 +316,8 @@ impl Engine {
 
     /// The limit that the owner's API key gives each of its sessions.
     fn session_limit(&self, owner: &Owner) -> Option<usize> {
-        self.session_limits.get(&**owner.key()?).copied()
+        let key = owner.key()?;
+        self.rules().session_limits.get(&**key).copied()
     }
 
     /// Compares what is counted with what is there.

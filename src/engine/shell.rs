@@ -38,8 +38,8 @@ use super::report;
 use super::sessions::SessionTable;
 use super::watchdog::Alarm;
 use crate::admission::{
-    self, Action, Core, Ending, Event, JobId, ModelId, PermitKey, ProviderId, StageId, Step,
-    Submission, WorkerId,
+    self, Action, Change, Core, Ending, Event, JobId, ModelId, PermitKey, ProviderId, StageId,
+    Step, Submission, TargetId, WorkerId,
 };
 use crate::clock::{SharedClock, Time};
 use crate::providers::Provider;
@@ -57,13 +57,30 @@ pub(super) struct Ready {
     pub(super) probe: bool,
 }
 
+/// The row of jobs that need no provider.
+pub(super) const NOBODY: usize = 0;
+
 /// Somebody to call, with the line of those who wait for it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Target {
-    /// `None` for the last one, which stands for nobody: the target of jobs that need no provider.
+    /// `None` for the first one, which stands for nobody: the target of jobs that need no provider.
     pub(super) name: Option<Arc<str>>,
     pub(super) provider: Arc<dyn Provider>,
     pub(super) stage: StageId,
+    /// Whether it was taken out of the configuration.
+    pub(super) is_gone: bool,
+}
+
+impl Target {
+    /// Its line is told by the core, once the core knows its row.
+    pub(super) fn new(name: Option<Arc<str>>, provider: Arc<dyn Provider>) -> Self {
+        Target {
+            name,
+            provider,
+            stage: StageId(u32::MAX),
+            is_gone: false,
+        }
+    }
 }
 
 /// The core under its lock, and all that its actions need.
@@ -81,7 +98,8 @@ pub(super) struct Shell {
     pub(super) health: Health,
     /// The workers' threads: whoever waits for a job on one of them may wait for itself.
     workers: RwLock<HashSet<ThreadId>>,
-    pub(super) targets: Vec<Target>,
+    /// By row, as the core numbers them. Exchanged as a whole; rows are never given to another name.
+    targets: RwLock<Arc<Vec<Target>>>,
     pub(super) alarm: Alarm,
     pub(super) lifecycle: Arc<LifecycleLog>,
     pub(super) sessions: Arc<SessionTable>,
@@ -111,7 +129,7 @@ impl Shell {
             crew: Crew::new(workers, max_lost),
             health: Health::default(),
             workers: RwLock::default(),
-            targets,
+            targets: RwLock::new(Arc::new(targets)),
             alarm: Alarm::new(),
             lifecycle,
             sessions,
@@ -129,9 +147,31 @@ impl Shell {
             ModelId(hasher.finish())
         });
         admission::Leg {
-            stage: self.targets[leg.target].stage,
+            stage: leg.stage,
             model,
         }
+    }
+
+    /// Who may be called now.
+    pub(super) fn targets(&self) -> Arc<Vec<Target>> {
+        Arc::clone(&self.targets.read())
+    }
+
+    /// Puts other settings in force, and with them the table that they go with; its new rows get their lines.
+    pub(super) fn change(self: &Arc<Self>, change: Change, mut targets: Vec<Target>) {
+        let mut actions = Vec::new();
+        let (now, due) = {
+            let mut core = self.core.lock();
+            let now = self.clock.now();
+            core.on(Event::Change(Box::new(change)), now, &mut actions);
+            for (index, target) in targets.iter_mut().enumerate() {
+                target.stage = core.stage(&[TargetId(index as u32)]);
+            }
+            *self.targets.write() = Arc::new(targets);
+            (now, core.next_due())
+        };
+        self.alarm.set(due);
+        self.carry_out(actions, now, None, None);
     }
 
     /// A name for a new job.
@@ -214,7 +254,7 @@ impl Shell {
 
     /// What a provider is called; `None`: it stands for nobody.
     pub(super) fn name_of(&self, provider: ProviderId) -> Option<Arc<str>> {
-        self.targets.get(provider.0 as usize)?.name.clone()
+        self.targets().get(provider.0 as usize)?.name.clone()
     }
 
     /// Counts this thread among the workers while the returned value lives.

@@ -7,7 +7,7 @@ use super::crew::CrewView;
 use super::health::{self, HealthCounts, SemaphoreView};
 use super::job::{CallInfo, Owner, Phase, Phases};
 use super::live::LiveJob;
-use super::shell::Shell;
+use super::shell::{NOBODY, Shell};
 use crate::admission::{CoreView, ProviderView, SlotView, Whereabouts};
 use crate::clock::Time;
 use crate::config::Priority;
@@ -15,7 +15,8 @@ use crate::config::Priority;
 /// The engine at one moment.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// Slots and lines. Each provider has one target.
+    /// Slots and lines. Each provider has one target. One that was taken out of the configuration is there until its last
+    /// call is back.
     pub core: CoreView,
     /// The names of the providers, in the order of `core.providers`.
     pub providers: Vec<Arc<str>>,
@@ -59,17 +60,25 @@ pub struct RequestView {
 }
 
 pub(super) fn take(shell: &Shell) -> Snapshot {
+    // In this order: what the core knows has its row in a table that is taken later.
     let mut core = shell.look(|core, now| core.view(now));
-    let without_provider = core.providers.pop();
-    core.targets.pop();
+    let table = shell.targets();
+    let rows = std::mem::take(&mut core.providers);
+    let without_provider = rows[NOBODY];
+    let targets = std::mem::take(&mut core.targets);
+    let mut names = Vec::new();
+    for (target, (row, view)) in table.iter().zip(rows.into_iter().zip(targets)) {
+        let is_there = !target.is_gone || row.in_use > 0 || row.waiting > 0;
+        if let Some(name) = target.name.clone().filter(|_| is_there) {
+            names.push(name);
+            core.providers.push(row);
+            core.targets.push(view);
+        }
+    }
     Snapshot {
         core,
-        providers: shell
-            .targets
-            .iter()
-            .filter_map(|target| target.name.clone())
-            .collect(),
-        without_provider: without_provider.expect("the last target is nobody"),
+        providers: names,
+        without_provider,
         workers: shell.crew.view(shell),
         health: shell.health.counts(),
         sessions_known: shell.sessions.known(),

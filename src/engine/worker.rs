@@ -66,9 +66,11 @@ fn call(shell: &Arc<Shell>, ready: &Ready) -> (Verdict, Report) {
         model: leg.model.clone(),
         attempt: ready.attempt,
     };
+    // Kept for as long as the call lasts, whatever is reloaded meanwhile.
+    let provider = Arc::clone(&shell.targets()[leg.target].provider);
     let ear = Ear::new(shell, ready.permit.key(), ready.probe);
     let context = TaskContext {
-        provider: &*shell.targets[leg.target].provider,
+        provider: &*provider,
         info: &info,
         cancel: &job.call_cancel,
         deadline: job.deadline,

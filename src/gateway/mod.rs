@@ -9,6 +9,7 @@
 //! | many of them | [`Gateway::execute_all`] | their results, in order |
 //! | models that only a provider knows, from the first moment | [`Gateway::wait_for_models`] | whether they are known |
 //! | the HTTP API beside all that | [`Gateway::serve`], [`Gateway::serve_on`] | [`Server`] |
+//! | another configuration, while it runs | [`Gateway::reload`] | what is different in it |
 //!
 //! Everything blocks, nothing is async, nothing is global: several gateways may live in one process, each with its own
 //! limits and threads. From async code: [`submit`](Gateway::submit), which does not wait, and then wait on the handle
@@ -37,6 +38,7 @@ mod job;
 mod lists;
 mod load;
 mod options;
+mod reload;
 mod reply;
 mod server;
 mod stream;
@@ -59,11 +61,13 @@ pub use call::{Call, CallContext};
 pub use check::{Finding, State, check};
 pub use error::{ChatError, ExecuteError, StartError};
 pub use job::Job;
+pub use reload::{ConfigSource, ReloadError};
 pub use reply::ChatHandle;
 pub use server::Server;
 pub use stream::ChatStream;
 
 use lists::Lists;
+use reload::Current;
 
 /// Providers, engine and lifecycle log of one configuration: see the story of this folder.
 ///
@@ -79,7 +83,7 @@ use lists::Lists;
 /// ```
 #[derive(Clone)]
 pub struct Gateway {
-    config: Arc<Config>,
+    current: Arc<Current>,
     clock: SharedClock,
     lists: Arc<Lists>,
     // Before the engine that it tells: its thread is gone when the engine goes.
@@ -101,19 +105,17 @@ impl Gateway {
         let providers = Providers::new(&config, Arc::clone(&clock));
         let router = Router::new(&config, &providers);
         let lists = Lists::start(&config, &providers, &clock).map_err(StartError::Threads)?;
-        let named = |name: &str| Some((Arc::from(name), Arc::clone(providers.get(name)?)));
-        let providers = providers.names().filter_map(named).collect();
         let engine = Engine::start(
             &config,
             Arc::clone(&clock),
-            providers,
+            providers.named().collect(),
             router,
             Arc::clone(&lifecycle),
         );
         let engine = Arc::new(engine.map_err(StartError::Threads)?);
         let monitor = load::watch(&config, &clock, &engine).map_err(StartError::Threads)?;
         Ok(Gateway {
-            config: Arc::new(config),
+            current: Arc::new(Current::new(config, providers)),
             clock,
             lists: Arc::new(lists),
             monitor: Arc::new(monitor),
@@ -215,7 +217,7 @@ impl Gateway {
     /// How loaded the gateway is, by its own slots and lines or by its box, whichever is more: what
     /// [`Call::unless_load`] goes by. With `throttle.enabled = false`, as in tests, the box is not looked at.
     pub fn load(&self) -> Level {
-        let own = load::own(&self.engine.snapshot().core, self.config.queue.capacity);
+        let own = load::own(&self.engine.snapshot().core, self.config().queue.capacity);
         own.max(self.engine.box_level())
     }
 

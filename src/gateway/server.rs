@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::Gateway;
 use super::error::StartError;
-use crate::config::Listen;
+use super::reload::Remote;
+use crate::config::{Config, Listen};
 use crate::door::{Door, Inherited};
 use crate::http::Api;
 
@@ -24,11 +25,11 @@ pub struct Server {
 }
 
 pub(super) fn open(gateway: &Gateway) -> Result<Server, StartError> {
-    let config = &gateway.config.server;
-    let api = api(gateway, std::slice::from_ref(&config.listen));
-    let door = Door::open(config, Arc::clone(&gateway.clock), api);
+    let config = gateway.config();
+    let api = api(gateway, std::slice::from_ref(&config.server.listen));
+    let door = Door::open(&config.server, Arc::clone(&gateway.clock), api);
     let door = door.map_err(|cause| StartError::Listen {
-        address: config.listen.to_string(),
+        address: config.server.listen.to_string(),
         cause,
     })?;
     Ok(Server {
@@ -45,11 +46,12 @@ pub(super) fn open_on(gateway: &Gateway, sockets: Vec<Inherited>) -> Result<Serv
         .map_err(StartError::Inherited)?;
     // The rule of `server.listen`, which does not count here.
     let exposed = listens.iter().find(|listen| !listen.is_loopback());
-    if let Some(listen) = exposed.filter(|_| gateway.config.access.keys.is_empty()) {
+    let config = gateway.config();
+    if let Some(listen) = exposed.filter(|_| config.access.keys.is_empty()) {
         return Err(StartError::Exposed(listen.clone()));
     }
-    let (config, clock) = (&gateway.config.server, Arc::clone(&gateway.clock));
-    let door = Door::open_on(config, clock, api(gateway, &listens), sockets);
+    let clock = Arc::clone(&gateway.clock);
+    let door = Door::open_on(&config.server, clock, api(gateway, &listens), sockets);
     Ok(Server {
         door: door.map_err(StartError::Inherited)?,
         is_inherited: true,
@@ -58,13 +60,16 @@ pub(super) fn open_on(gateway: &Gateway, sockets: Vec<Inherited>) -> Result<Serv
 }
 
 fn api(gateway: &Gateway, listens: &[Listen]) -> Arc<Api> {
-    Arc::new(Api::new(
-        &gateway.config,
-        listens,
-        Arc::clone(&gateway.clock),
-        Arc::clone(&gateway.engine),
-        Arc::clone(&gateway.lifecycle),
-    ))
+    gateway.current.attach(|config: &Config| {
+        Api::new(
+            config,
+            listens,
+            Arc::clone(&gateway.clock),
+            Arc::clone(&gateway.engine),
+            Arc::clone(&gateway.lifecycle),
+            Box::new(Remote::new(gateway)),
+        )
+    })
 }
 
 impl Server {
@@ -78,6 +83,11 @@ impl Server {
         self.door.addresses()
     }
 
+    /// How long stopping may take, as configured now (`server.drain`).
+    pub fn drain(&self) -> Duration {
+        self.gateway.config().server.drain
+    }
+
     /// Stops the front and the whole gateway with it, in two stages: takes nothing new and lets what runs finish for at
     /// most `drain`; then ends the rest. Returns when no thread is left.
     ///
@@ -88,7 +98,7 @@ impl Server {
         let until = clock.now() + drain;
         match self.is_inherited {
             true => {
-                let grace = self.gateway.config.server.hand_over;
+                let grace = self.gateway.config().server.hand_over;
                 self.door.hand_over(grace.min(drain));
             }
             false => self.door.quiesce(),

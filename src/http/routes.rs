@@ -49,6 +49,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::Get, "/health", true, Api::health),
     route(Method::Get, "/readyz", true, Api::ready),
     route(Method::Get, "/api/status", true, Api::status),
+    route(Method::Post, "/api/reload", true, Api::reload),
     route(Method::Get, "/api/requests", true, Api::requests),
     route(Method::Get, "/api/requests/*", true, Api::request),
     route(Method::Delete, "/api/requests/*", true, Api::cancel),

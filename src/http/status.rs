@@ -1,5 +1,6 @@
 //! The operation routes: is it alive, is it ready, what is it doing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,12 +46,12 @@ impl Api {
         let (core, crew) = (&snapshot.core, &snapshot.workers);
         let body = json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "profile": self.profile.to_string(),
+            "profile": visit.terms.profile.to_string(),
             "uptime_s": seconds(self.clock.now().since(self.started)),
             "state": if core.stopping { "stopping" } else { "serving" },
             "slots": {
                 "global": { "in_use": core.in_use, "limit": core.limit, "limit_now": core.limit_now, "peak": core.peak },
-                "providers": self.providers_json(&snapshot),
+                "providers": providers_json(&snapshot, &visit.terms.missing_keys),
                 "quarantined": core.quarantined,
                 "taken": core.turnover.taken,
                 "given_back": core.turnover.given_back,
@@ -91,31 +92,31 @@ impl Api {
         });
         visit.json(200, &body)
     }
+}
 
-    fn providers_json(&self, snapshot: &Snapshot) -> Value {
-        let core = &snapshot.core;
-        let views = core.providers.iter().zip(&core.targets);
-        let provider = |(name, (view, target)): (&Arc<str>, (&ProviderView, &TargetView))| {
-            let missing = self.missing_keys.get(&**name);
-            let body = json!({
-                "in_use": view.in_use,
-                "limit": view.limit,
-                "limit_now": target.limit,
-                "held_back": target.held_back,
-                "waiting": view.waiting,
-                "takes_calls": target.shut.is_none(),
-                "shut_s": target.shut.map(|(left, _)| seconds(left)),
-                "reason": target.shut.map(|(_, why)| why).or(target.breaker_reason).map(|why| why.to_string()),
-                "breaker": target.breaker,
-                "retry_tokens": (target.retry_tokens * 10.0).round() / 10.0,
-                "available": missing.is_none(),
-                "advice": missing,
-            });
-            (name.to_string(), body)
-        };
-        let views = snapshot.providers.iter().zip(views);
-        Value::Object(views.map(provider).collect())
-    }
+fn providers_json(snapshot: &Snapshot, missing_keys: &BTreeMap<String, String>) -> Value {
+    let core = &snapshot.core;
+    let views = core.providers.iter().zip(&core.targets);
+    let provider = |(name, (view, target)): (&Arc<str>, (&ProviderView, &TargetView))| {
+        let missing = missing_keys.get(&**name);
+        let body = json!({
+            "in_use": view.in_use,
+            "limit": view.limit,
+            "limit_now": target.limit,
+            "held_back": target.held_back,
+            "waiting": view.waiting,
+            "takes_calls": target.shut.is_none(),
+            "shut_s": target.shut.map(|(left, _)| seconds(left)),
+            "reason": target.shut.map(|(_, why)| why).or(target.breaker_reason).map(|why| why.to_string()),
+            "breaker": target.breaker,
+            "retry_tokens": (target.retry_tokens * 10.0).round() / 10.0,
+            "available": missing.is_none(),
+            "advice": missing,
+        });
+        (name.to_string(), body)
+    };
+    let views = snapshot.providers.iter().zip(views);
+    Value::Object(views.map(provider).collect())
 }
 
 fn classes(snapshot: &Snapshot) -> Value {

@@ -11,7 +11,7 @@ use super::quantity::shares_are_kept;
 const SEEDS: u64 = 2_000;
 
 /// What seeds find.
-const UNSAFE: [Fault; 21] = [
+const UNSAFE: [Fault; 23] = [
     Fault::StaleReturnFrees,
     Fault::InterruptedLeaks,
     Fault::ReclaimsTheLiving,
@@ -19,6 +19,8 @@ const UNSAFE: [Fault; 21] = [
     Fault::EndedJobBegins,
     Fault::GlobalSlotFirst,
     Fault::BackOffKeepsSlot,
+    Fault::GoneIsCalled,
+    Fault::OldCallsTeach,
     Fault::LimitsWakeNobody,
     Fault::ThrottleNotApplied,
     Fault::LimitsLiftThrottle,

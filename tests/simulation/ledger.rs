@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use crate::admission::{
-    Action, Cause, ClassView, Core, CoreView, Ending, JobId, Limits, ModelId, Outcome, PermitKey,
+    Action, Cause, Change, ClassView, Core, CoreView, Ending, JobId, ModelId, Outcome, PermitKey,
     ProviderId, RefusalReason, Report, SLICE, Settings, StageId, Step, Submission, TargetId,
     Throttle,
 };
@@ -23,7 +23,7 @@ pub(super) enum Stimulus {
     Submit(Submission, Vec<Vec<TargetId>>),
     GiveBack(PermitKey, Report),
     Answer(PermitKey),
-    Limits(Limits),
+    Change(Box<Change>),
     Throttle(Throttle),
     Cancel(JobId, CancelReason),
     Begin,
@@ -99,7 +99,7 @@ pub(super) struct Ledger {
     pub(super) last: Time,
     /// What the load of the box leaves of the limits.
     pub(super) throttle: Throttle,
-    /// What was in flight when limits, or the throttle, last changed.
+    /// What was in flight when settings, or the throttle, last changed.
     pub(super) debt: usize,
     pub(super) stop: Option<Time>,
     pub(super) seq: u64,
@@ -212,7 +212,7 @@ impl Ledger {
                     self.targets[call.target.index()].answer(&mut call.badge, now);
                 }
             }
-            Stimulus::Limits(limits) => self.limits_change(limits),
+            Stimulus::Change(change) => self.settings_change(change, now),
             Stimulus::Throttle(throttle) => {
                 self.debt = self.calls.len();
                 self.throttle = *throttle;
@@ -316,6 +316,7 @@ impl Ledger {
             job.state = State::Returned(*report, call.target, permit);
             if let (Outcome::Failed(Cause::ModelUnavailable), Some(model)) =
                 (report.outcome, job.model)
+                && self.targets[call.target.index()].knows(&call.badge)
             {
                 let until = now + self.settings.learning.model_away;
                 self.away.insert((call.target, model), until);
@@ -323,17 +324,28 @@ impl Ledger {
         }
     }
 
-    fn limits_change(&mut self, limits: &Limits) {
+    fn settings_change(&mut self, change: &Change, now: Time) {
         self.debt = self.calls.len();
-        let settings = &mut self.settings;
-        (settings.workers, settings.global) = (limits.workers, limits.global);
-        (settings.session, settings.sessions) = (limits.session, limits.sessions);
-        for (provider, &limit) in settings.providers.iter_mut().zip(&limits.providers) {
-            provider.limit = limit;
+        let turn = self.settings.session_turn;
+        self.settings = change.settings.clone();
+        // Who was told to make room when turns were shorter still has to.
+        self.settings.session_turn = turn.min(self.settings.session_turn);
+        for (index, watch) in self.targets.iter_mut().enumerate() {
+            let id = TargetId(index as u32);
+            let is_gone = change.gone.contains(&id);
+            if change.anew.contains(&id) || is_gone != watch.is_gone() {
+                watch.replace(Watch::new(&self.settings, index), is_gone);
+                // Who was found not to have a model may be in a line of fewer targets still.
+                let marks = self.away.iter_mut().filter(|((at, _), _)| *at == id);
+                marks.for_each(|(_, until)| *until = (*until).min(now));
+            } else {
+                let provider = self.settings.targets[index];
+                watch.configure(self.settings.providers[provider.0 as usize].limit);
+            }
         }
-        for (watch, provider) in self.targets.iter_mut().zip(&self.settings.targets) {
-            watch.configure(self.settings.providers[provider.0 as usize].limit);
-        }
+        let new = self.targets.len()..self.settings.targets.len();
+        self.targets
+            .extend(new.map(|target| Watch::new(&self.settings, target)));
     }
 
     fn starts(

@@ -99,7 +99,8 @@ impl Ledger {
                 let free = stage
                     .iter()
                     .any(|&target| self.surely_has_slot(target, job, now));
-                stuck && !free && self.waiting().any(|job| here(&job)) && now + expected > job.due()
+                let waited_for = self.has_models() || self.waiting().any(|job| here(&job));
+                stuck && !free && waited_for && now + expected > job.due()
             }
         }
     }
@@ -304,6 +305,7 @@ pub(super) fn name_of(ending: &Ending) -> &'static str {
                 Shut::Credentials => "shut: credentials",
                 Shut::Quota => "shut: quota",
                 Shut::ModelUnavailable => "shut: model",
+                Shut::Removed => "shut: removed",
             },
         },
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::time::Duration;
 
 use crate::admission::{
-    Action, Cause, Core, Event, Fault, FlowId, JobId, Leg, Limits, ModelId, Outcome, PermitKey,
+    Action, Cause, Change, Core, Event, Fault, FlowId, JobId, Leg, ModelId, Outcome, PermitKey,
     Report, StageId, Step, Submission, TargetId, Throttle, WorkerId,
 };
 use fastrand::Rng;
@@ -44,7 +44,7 @@ enum Happening {
     Begin(Handed),
     Answer(PermitKey),
     GiveBack(PermitKey, Report),
-    Limits(Limits),
+    Change(Box<Change>),
     Throttle(Throttle),
     Leap(Duration),
     GiveBackAgain(PermitKey),
@@ -73,10 +73,7 @@ impl World {
         if let Some(fault) = fault {
             core.plant(fault);
         }
-        let mut stages: HashMap<Vec<TargetId>, StageId> = HashMap::new();
-        for stage in scenario.arrivals.iter().flat_map(|arrival| &arrival.route) {
-            stages.insert(stage.clone(), core.stage(stage));
-        }
+        let stages = stages(&scenario, &mut core, scenario.settings.targets.len());
         World {
             ledger: Ledger::new(
                 scenario.settings.clone(),
@@ -106,8 +103,8 @@ impl World {
         if let Some((at, until)) = self.scenario.stop {
             self.plan(at, Happening::Stop(until));
         }
-        for (at, limits) in self.scenario.changes.clone() {
-            self.plan(at, Happening::Limits(limits));
+        for (at, change) in self.scenario.changes.clone() {
+            self.plan(at, Happening::Change(Box::new(change)));
         }
         for (at, throttle) in self.scenario.throttles.clone() {
             self.plan(at, Happening::Throttle(throttle));
@@ -158,9 +155,7 @@ impl World {
             Happening::Begin(handed) => self.begin(handed),
             Happening::Answer(permit) => self.tell(Event::Answer(permit), Stimulus::Answer(permit)),
             Happening::GiveBack(permit, report) => self.give_back(permit, report),
-            Happening::Limits(limits) => {
-                self.tell(Event::Limits(limits.clone()), Stimulus::Limits(limits))
-            }
+            Happening::Change(change) => self.change(change),
             Happening::Throttle(throttle) => {
                 self.tell(Event::Throttle(throttle), Stimulus::Throttle(throttle))
             }
@@ -181,6 +176,13 @@ impl World {
         }
     }
 
+    fn change(&mut self, change: Box<Change>) -> Result<(), String> {
+        let targets = change.settings.targets.len();
+        self.tell(Event::Change(change.clone()), Stimulus::Change(change))?;
+        self.ledger.stages = stages(&self.scenario, &mut self.core, targets);
+        Ok(())
+    }
+
     fn arrive(&mut self, index: usize) -> Result<(), String> {
         let Arrival {
             flow,
@@ -194,6 +196,13 @@ impl World {
             reclaim,
             ..
         } = self.scenario.arrivals[index].clone();
+        if route
+            .iter()
+            .any(|stage| !self.ledger.stages.contains_key(stage))
+        {
+            // Whom it wants to call is not there yet.
+            return Ok(());
+        }
         let submission = Submission {
             job: JobId(index as u64),
             route: route
@@ -230,7 +239,7 @@ impl World {
             return self.give_back(permit, UNWANTED.into());
         }
         self.begun.insert(permit, (job, handed.target));
-        let provider = self.scenario.settings.targets[handed.target.index()];
+        let provider = self.ledger.provider_of(handed.target);
         let weather = &mut self.scenario.providers[provider.0 as usize];
         let patience = self.ledger.patience(job, handed.first_byte_by, self.now);
         let course = weather.call(patience, &mut self.rng, self.now);
@@ -271,7 +280,7 @@ impl World {
     /// The call is over, as its provider sees it.
     fn over(&mut self, permit: PermitKey) {
         if let Some((_, target)) = self.begun.remove(&permit) {
-            let provider = self.scenario.settings.targets[target.index()];
+            let provider = self.ledger.provider_of(target);
             self.scenario.providers[provider.0 as usize].over();
         }
     }
@@ -379,4 +388,13 @@ impl World {
         let last = &trace[trace.len().saturating_sub(80)..];
         last.iter().map(|line| format!("\n  {line}")).collect()
     }
+}
+
+/// The stages of all who will come, as far as there are such targets yet.
+fn stages(scenario: &Scenario, core: &mut Core, targets: usize) -> HashMap<Vec<TargetId>, StageId> {
+    let all = scenario.arrivals.iter().flat_map(|arrival| &arrival.route);
+    let known = all.filter(|stage| stage.iter().all(|target| target.index() < targets));
+    known
+        .map(|stage| (stage.clone(), core.stage(stage)))
+        .collect()
 }

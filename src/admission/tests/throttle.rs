@@ -1,6 +1,5 @@
 //! The global limit while the load of the box holds it down.
 
-use super::limits::limits_of;
 use super::*;
 
 /// A global limit of five.
@@ -52,9 +51,13 @@ fn a_throttle_never_raises_the_limit_and_never_shuts_it() {
 fn new_limits_leave_the_throttle_in_force() {
     let mut world = World::new(of_five());
     world.on(throttle(2));
-    let mut limits = limits_of(&of_five());
-    limits.global = 4;
-    world.on(Event::Limits(limits));
+    let mut settings = of_five();
+    settings.global = 4;
+    world.on(Event::Change(Box::new(Change {
+        settings,
+        anew: Vec::new(),
+        gone: Vec::new(),
+    })));
     let jobs = world.submit_all(5, &ask(1));
     assert_eq!(world.started(), jobs[..2]);
     world.on(Event::Throttle(Throttle::NONE));

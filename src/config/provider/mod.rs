@@ -41,7 +41,7 @@ pub struct Provider {
     pub api_key_env: Option<String>,
     /// The file that holds the key.
     pub api_key_file: Option<PathBuf>,
-    /// The key itself, as found at the start; `None` where there is none. Never printed.
+    /// The key itself, as found when the configuration was read; `None` where there is none. Never printed.
     pub api_key: Option<String>,
     /// What was wrong with the place where the key should have been, in words; `None` where it was just not there.
     pub api_key_problem: Option<String>,
