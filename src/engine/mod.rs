@@ -347,12 +347,6 @@ impl Engine {
         self.shell.health.last()
     }
 
-    /// So many workers are wanted from now on. More are started at once; who is too many goes home when it finds nothing to
-    /// do and no more calls than that are in flight.
-    pub fn want_workers(&self, wanted: usize) {
-        self.shell.crew.want(&self.shell, wanted.max(1));
-    }
-
     /// Whether all is well: the books of the slots agree, and no more workers are lost than may be.
     ///
     /// # Errors

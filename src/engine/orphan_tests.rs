@@ -253,10 +253,11 @@ fn a_worker_that_panics_outside_of_its_job_is_replaced_and_costs_no_slot() {
 #[test]
 fn the_crew_grows_at_once_and_shrinks_when_there_is_nothing_to_do() {
     let bench = Bench::with(|config| config.watchdog.audit = millis(10));
-    bench.engine.want_workers(8);
+    let shell = &bench.engine.shell;
+    shell.crew.want(shell, 8);
     assert_eq!(bench.engine.snapshot().workers.alive, 8);
     let handles: Vec<_> = (0..50).map(|_| bench.submit(bench.quick("a"))).collect();
-    bench.engine.want_workers(2);
+    shell.crew.want(shell, 2);
     for handle in handles {
         assert_eq!(handle.wait().verdict, Verdict::Completed);
     }

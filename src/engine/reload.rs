@@ -2,7 +2,7 @@
 //!
 //! In this order, so that no request meets half of it:
 //!
-//! 1. Workers are added where more are wanted; who is too many goes home when fewer calls are in flight.
+//! 1. Workers are added where more are wanted; who is too many goes home after the change, when fewer calls are in flight.
 //! 2. The core takes the change in one step: from then on nothing starts at a provider that is gone, and one that is new may
 //!    be called. Under the same lock the table of targets is exchanged.
 //! 3. What requests are planned by is exchanged: new requests go by it. A request that was planned a moment before, for a
@@ -73,8 +73,13 @@ impl Engine {
         let change = change(&reload, &targets);
         let settings = &change.settings;
         let workers = settings.workers.min(settings.global);
-        self.shell.crew.want(&self.shell, workers);
+        // Never fewer than the core counts on: more before it knows, fewer after.
+        let crew = &self.shell.crew;
+        if workers > crew.view(&self.shell).wanted {
+            crew.want(&self.shell, workers);
+        }
         self.shell.change(change, targets);
+        crew.want(&self.shell, workers);
         self.shell
             .sessions
             .forget_after(reload.config.limits.session_idle);
