@@ -74,7 +74,7 @@ pub use settings::{
 pub use shut::Shut;
 pub use slots::PermitKey;
 pub use state::Core;
-pub use view::{ClassView, CoreView, ProviderView, TargetView};
+pub use view::{BreakerChanges, ClassView, CoreView, ProviderView, TargetView};
 
 /// How many due ends one step works off.
 pub const SLICE: usize = 64;

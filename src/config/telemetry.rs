@@ -1,4 +1,4 @@
-//! `[telemetry]`: the lifecycle log in memory.
+//! `[telemetry]`: the lifecycle log in memory, and metrics.
 
 use std::time::Duration;
 
@@ -12,6 +12,10 @@ pub struct Telemetry {
     pub max_events: usize,
     /// Lifecycle events are forgotten after so long.
     pub max_age: Duration,
+    /// Whether anything is counted for Prometheus.
+    pub metrics: bool,
+    /// Models whose tokens are counted apart.
+    pub metric_models: usize,
 }
 
 impl Telemetry {
@@ -23,6 +27,8 @@ impl Telemetry {
             max_age: section
                 .duration("max_age", secs(1)..=168 * HOUR)
                 .unwrap_or(HOUR),
+            metrics: section.flag("metrics").unwrap_or(true),
+            metric_models: section.count("metric_models", 1..=10_000).unwrap_or(100),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::admission::{Ending, JobId, Outcome};
 use crate::cancel::{CancelReason, CancelToken, Hook};
 use crate::clock::{SharedClock, Time};
 use crate::config::Priority;
-use crate::providers::CallWatch;
+use crate::providers::{CallWatch, ErrorClass};
 use crate::telemetry::Subject;
 
 /// Where a job is called at one stage of its route.
@@ -134,6 +134,24 @@ impl LiveJob {
     /// Whether its end was told.
     pub(super) fn has_ended(&self) -> bool {
         self.end.get().is_some()
+    }
+
+    /// Whether it was ever started.
+    pub(super) fn has_started(&self) -> bool {
+        self.moments.started.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether it was ever in line.
+    pub(super) fn has_waited(&self) -> bool {
+        self.moments.decision.load(Ordering::Acquire) > 0
+    }
+
+    /// Why its last call failed, while that is not yet forgotten for the next.
+    pub(super) fn failed_for(&self) -> Option<ErrorClass> {
+        match &*self.word.lock() {
+            Some(Verdict::Failed(error)) => Some(error.class),
+            _ => None,
+        }
     }
 
     /// The call that is, or was last, under way.
@@ -295,6 +313,14 @@ impl Moments {
             (Some(_), Some(_), None) => Phase::FirstByte,
             (Some(_), _, Some(_)) => Phase::Body,
         }
+    }
+
+    /// Whether the call's connection stood, and whether its answer began.
+    pub(super) fn reached(&self) -> (bool, bool) {
+        (
+            read(&self.connected).is_some(),
+            read(&self.first_byte).is_some(),
+        )
     }
 
     /// Where the time went, from the receipt at `received` until `now`.

@@ -31,10 +31,12 @@
 //! What has not ended by then is ended by the core, its calls are interrupted, and the threads are joined. A worker
 //! that does not come back even then is left behind, counted and said in the log: nothing waits for it.
 
+mod gauges;
 mod handle;
 mod job;
 mod learn;
 mod live;
+mod measure;
 mod parking;
 mod permit;
 mod plan;
@@ -77,7 +79,7 @@ use crate::clock::{SharedClock, Time};
 use crate::config::Config;
 use crate::providers::Provider;
 use crate::routing::Router;
-use crate::telemetry::{LifecycleLog, Subject};
+use crate::telemetry::{LifecycleLog, Metrics, Subject};
 
 pub use crate::admission::{
     ClassView, CoreView, ProviderView, Refusal, RefusalReason, Shut, TargetView,
@@ -146,7 +148,8 @@ impl Engine {
         let targets = targets.collect();
         let sessions = Arc::new(SessionTable::new(config.limits.session_idle));
         let ready = ReadyQueue::new(workers);
-        let shell = Shell::new(clock, core, ready, targets, sessions, lifecycle);
+        let metrics = Arc::new(Metrics::new(&names, &config.telemetry));
+        let shell = Shell::new(clock, core, ready, targets, sessions, lifecycle, metrics);
         let shell = Arc::new(shell);
         let planner = Planner::new(config, router, Arc::clone(&shell.clock));
         let threads = Threads::start(&shell, workers)?;
@@ -291,7 +294,14 @@ impl Engine {
     /// # Errors
     /// In words, what does not agree.
     pub fn audit(&self) -> Result<(), String> {
-        self.shell.look(|core, _| core.audit())
+        let found = self.shell.look(|core, _| core.audit());
+        self.shell.metrics.record_audit(found.is_ok());
+        found
+    }
+
+    /// What is counted of it.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.shell.metrics
     }
 
     /// Takes nothing new from now on; what has not ended by `until` is ended then.

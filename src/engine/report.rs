@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::job::{JobEnd, Verdict};
 use super::live::LiveJob;
+use super::measure;
 use super::shell::Shell;
 use crate::clock::Time;
 use crate::telemetry::{Event, RequestLine, Step};
@@ -49,6 +50,7 @@ pub(super) fn ended(shell: &Shell, job: &LiveJob, seq: u64, end: &JobEnd, now: T
     let step = last_step(&end.verdict);
     let last = event(job, seq, step, now, Some(end.phases.total));
     shell.lifecycle.push([last]);
+    measure::ended(shell, job, end, now);
     if !RequestLine::is_wanted() {
         return;
     }

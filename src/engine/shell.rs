@@ -28,6 +28,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::job::Speaker;
 use super::live::{Leg, LiveJob};
+use super::measure;
 use super::permit::Permit;
 use super::ready::ReadyQueue;
 use super::report;
@@ -38,7 +39,7 @@ use crate::admission::{
 };
 use crate::clock::{SharedClock, Time};
 use crate::providers::Provider;
-use crate::telemetry::{LifecycleLog, Step as LifecycleStep};
+use crate::telemetry::{LifecycleLog, Metrics, Step as LifecycleStep};
 
 /// A job that may run, with the leave to.
 #[derive(Debug)]
@@ -77,6 +78,7 @@ pub(super) struct Shell {
     pub(super) targets: Vec<Target>,
     pub(super) alarm: Alarm,
     pub(super) lifecycle: Arc<LifecycleLog>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) sessions: Arc<SessionTable>,
     next_job: AtomicU64,
 }
@@ -89,6 +91,7 @@ impl Shell {
         targets: Vec<Target>,
         sessions: Arc<SessionTable>,
         lifecycle: Arc<LifecycleLog>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Shell {
             clock,
@@ -100,6 +103,7 @@ impl Shell {
             targets,
             alarm: Alarm::new(),
             lifecycle,
+            metrics,
             sessions,
             next_job: AtomicU64::new(1),
         }
@@ -260,6 +264,7 @@ impl Shell {
         let permit = Permit::new(Arc::clone(self), permit, id);
         let job = self.jobs.lock().get(&id).cloned();
         let Some(job) = job else { return };
+        measure::starts(self, &job, attempt, now);
         job.go_to(stage);
         job.moments.start(seq);
         report::decided(self, &job, seq, LifecycleStep::Dequeued, now);

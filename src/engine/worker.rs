@@ -12,6 +12,7 @@ use super::parking::Parker;
 
 use super::job::{CallInfo, Phase, Verdict};
 use super::learn::{self, Ear};
+use super::measure;
 use super::report;
 use super::shell::{Ready, Shell};
 use super::task::{Task, TaskContext, TaskError};
@@ -55,7 +56,7 @@ fn call(shell: &Arc<Shell>, ready: &Ready) -> (Verdict, Report) {
         model: leg.model.clone(),
         attempt: ready.attempt,
     };
-    let ear = Ear::new(shell, ready.permit.key(), ready.probe);
+    let ear = Ear::new(shell, leg, ready.permit.key(), ready.probe);
     let context = TaskContext {
         provider: &*shell.targets[leg.target].provider,
         info: &info,
@@ -81,6 +82,7 @@ fn call(shell: &Arc<Shell>, ready: &Ready) -> (Verdict, Report) {
     job.moments.end_call(now);
     let phases = job.moments.phases(job.received, now);
     report::call_is_over(shell, job, now, phases.upstream);
+    measure::call_is_over(shell, job, &called, &phases, ear.has_pieces());
     match called {
         Ok(result) => {
             let mut report = learn::report(&result, &ear);

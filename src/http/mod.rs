@@ -13,6 +13,7 @@ mod error;
 mod guard;
 mod keys;
 mod meta;
+mod metrics;
 mod models;
 mod options;
 mod pools;
@@ -126,9 +127,10 @@ impl Api {
 impl Handler for Api {
     fn admit(&self, head: &Head) -> Result<(), Response> {
         let checked = self.guard.check(head).and_then(|()| self.receive(head));
-        checked
-            .map(|_| ())
-            .map_err(|error| refusal(&error, &options::request_id(&head.headers)))
+        checked.map(|_| ()).map_err(|error| {
+            self.count_refusal(error.status);
+            refusal(&error, &options::request_id(&head.headers))
+        })
     }
 
     fn is_operation(&self, head: &Head) -> bool {
@@ -147,6 +149,7 @@ impl Handler for Api {
     }
 
     fn framing_error(&self, status: u16, message: &str, head: Option<&Head>) -> Response {
+        self.count_refusal(status);
         let id = head.map_or_else(options::new_id, |head| options::request_id(&head.headers));
         // Such a request has no line of its own in the log, as those of the engine have.
         let level = match status {

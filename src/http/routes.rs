@@ -48,6 +48,7 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::Get, "/healthz", true, Api::health),
     route(Method::Get, "/health", true, Api::health),
     route(Method::Get, "/readyz", true, Api::ready),
+    route(Method::Get, "/metrics", true, Api::metrics),
     route(Method::Get, "/api/status", true, Api::status),
     route(Method::Get, "/api/requests", true, Api::requests),
     route(Method::Get, "/api/requests/*", true, Api::request),

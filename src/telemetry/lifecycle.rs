@@ -310,6 +310,7 @@ impl Statistics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, Profile};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -317,6 +318,7 @@ mod tests {
         LifecycleLog::new(&Telemetry {
             max_events,
             max_age,
+            ..Config::builtin(Profile::Test).telemetry
         })
     }
 

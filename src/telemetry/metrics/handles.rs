@@ -1,0 +1,216 @@
+//! Every handle, made once: what is counted where it happens.
+
+use prometheus::{Histogram, IntCounter, IntGauge, Registry};
+
+use super::table::{Label, Maker, Table};
+use super::tokens::Tokens;
+use super::words::{
+    CLASSES, CLASSES_OR_NONE, CODES, OUTCOMES, PHASES, Recovery, Rejection, SemaphoreType,
+    TROUBLES, TimeUp, WaitEnd,
+};
+
+/// As they were asked for: of waits for slots.
+const SEMAPHORE_WAITS: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+/// From a local answer in a millisecond to one that thinks for minutes.
+const DURATIONS: &[f64] = &[
+    0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 240.0, 420.0,
+];
+/// Up to the longest wait in line that is usual.
+const QUEUE_WAITS: &[f64] = &[0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0];
+/// Of what should take no time at all.
+const DELAYS: &[f64] = &[0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0];
+
+/// Where a semaphore's own name of a provider stands for none in particular.
+const ALL: &str = "all";
+
+/// One handle for each semaphore.
+#[derive(Debug)]
+pub(super) struct BySemaphore<M>(Vec<M>);
+
+impl<M> BySemaphore<M> {
+    /// The handle; `provider` counts for those of providers alone.
+    pub(super) fn at(&self, kind: SemaphoreType, provider: usize) -> Option<&M> {
+        self.0.get(match kind {
+            SemaphoreType::Global => 0,
+            SemaphoreType::Session => 1,
+            SemaphoreType::Provider => 2 + provider,
+        })
+    }
+}
+
+/// See the story of this folder. Indices of providers are those of [`Metrics::new`](super::Metrics::new), and one more
+/// for what needs none.
+#[derive(Debug)]
+pub(super) struct Handles {
+    pub(super) registry: Registry,
+    pub(super) requests: Table<IntCounter, 3>,
+    pub(super) rejected: Table<IntCounter, 2>,
+    pub(super) deadline_exceeded: Table<IntCounter, 1>,
+    pub(super) retries: Table<IntCounter, 2>,
+    pub(super) upstream: Table<IntCounter, 2>,
+    pub(super) tokens: Tokens,
+    pub(super) leaks: Table<IntCounter, 1>,
+    pub(super) recoveries: Table<IntCounter, 2>,
+    pub(super) acquisition_failures: BySemaphore<IntCounter>,
+    pub(super) current: BySemaphore<IntGauge>,
+    pub(super) expected: BySemaphore<IntGauge>,
+    pub(super) quarantined: BySemaphore<IntGauge>,
+    pub(super) concurrent: Table<IntGauge, 1>,
+    pub(super) reclaimed: IntCounter,
+    pub(super) abandoned: IntGauge,
+    pub(super) workers_replaced: IntCounter,
+    pub(super) workers_lost: IntGauge,
+    pub(super) audit_runs: IntCounter,
+    pub(super) audit_mismatches: IntCounter,
+    pub(super) semaphore_wait: Table<Histogram, 1>,
+    pub(super) request_duration: Table<Histogram, 2>,
+    pub(super) first_byte: Table<Histogram, 1>,
+    pub(super) phases: Table<Histogram, 1>,
+    pub(super) queue_wait: Table<Histogram, 3>,
+    pub(super) pool_wait: Table<Histogram, 1>,
+    pub(super) overshoot: Histogram,
+    pub(super) tick_delay: Histogram,
+}
+
+impl Handles {
+    /// `names` of providers, and a last one that stands for none; `models`: how many get counters of their own.
+    pub(super) fn new(names: &[&str], models: usize) -> Handles {
+        let make = Maker::default();
+        let provider: Label<'_> = ("provider", names);
+        let class: Label<'_> = ("class", CLASSES);
+        let kind: Label<'_> = ("semaphore_type", SemaphoreType::WORDS);
+        let semaphores = semaphores(names);
+        let by_semaphore = ["semaphore_type", "provider"];
+        let gauges = |name: &str, help: &str| {
+            BySemaphore(make.gauges_of(name, help, by_semaphore, &semaphores))
+        };
+        Handles {
+            requests: make.counters(
+                "requests_total",
+                "Requests that ended, by how.",
+                [class, provider, ("outcome", OUTCOMES)],
+            ),
+            rejected: make.counters(
+                "rejected_total",
+                "Requests that were turned away, by why.",
+                [("class", CLASSES_OR_NONE), ("reason", Rejection::WORDS)],
+            ),
+            deadline_exceeded: make.counters(
+                "deadline_exceeded_total",
+                "Requests whose time was over, by which time and how far they had come.",
+                [("phase", TimeUp::WORDS)],
+            ),
+            retries: make.counters(
+                "retries_total",
+                "Calls made again, by where the one before had failed and why.",
+                [provider, ("reason", TROUBLES)],
+            ),
+            upstream: make.counters(
+                "upstream_responses_total",
+                "Chat calls by what the provider answered; none: nothing.",
+                [provider, ("code", CODES)],
+            ),
+            tokens: Tokens::new(&make, names, models),
+            leaks: make.counters(
+                "semaphore_leaks_detected_total",
+                "Slots whose holder was gone.",
+                [kind],
+            ),
+            recoveries: make.counters(
+                "semaphore_recoveries_total",
+                "Repairs of leaks, by what became of them.",
+                [kind, ("status", Recovery::WORDS)],
+            ),
+            acquisition_failures: BySemaphore(make.counters_of(
+                "semaphore_acquisition_failures_total",
+                "Requests that got no slot, by which had none.",
+                by_semaphore,
+                &semaphores,
+            )),
+            current: gauges(
+                "semaphore_current_value",
+                "Slots that are free or have a living owner; less than the expected value is a leak.",
+            ),
+            expected: gauges(
+                "semaphore_expected_value",
+                "The limit, or what is in use while a lowered limit drains.",
+            ),
+            quarantined: gauges(
+                "slots_quarantined",
+                "Slots of calls that did not end when they should have.",
+            ),
+            concurrent: make.gauges("concurrent_requests", "Calls in flight.", [provider]),
+            reclaimed: make.counter("permits_reclaimed_total", "Slots taken back from calls that did not end."),
+            abandoned: make.gauge(
+                "abandoned_calls",
+                "Functions that were given up on and still run.",
+            ),
+            workers_replaced: make.counter("workers_replaced_total", "Workers that were lost and replaced."),
+            workers_lost: make.gauge(
+                "workers_lost",
+                "Workers that were lost and have not come back.",
+            ),
+            audit_runs: make.counter("audit_runs_total", "How often the books were audited."),
+            audit_mismatches: make.counter("audit_mismatch_total", "Audits that found a difference."),
+            semaphore_wait: make.histograms(
+                "semaphore_wait_seconds",
+                "From the receipt of a request until it has its slots, which are taken together.",
+                SEMAPHORE_WAITS,
+                [kind],
+            ),
+            request_duration: make.histograms(
+                "request_duration_seconds",
+                "From the receipt of a request to its end.",
+                DURATIONS,
+                [class, provider],
+            ),
+            first_byte: make.histograms(
+                "first_byte_seconds",
+                "From a connection that stands to the first byte of the answer.",
+                DURATIONS,
+                [provider],
+            ),
+            phases: make.histograms(
+                "phase_seconds",
+                "Where the time of requests goes, of their last call.",
+                DURATIONS,
+                [("phase", PHASES)],
+            ),
+            queue_wait: make.histograms(
+                "queue_wait_seconds",
+                "From the receipt of a request to its first start, or to its end in line.",
+                QUEUE_WAITS,
+                [class, provider, ("result", WaitEnd::WORDS)],
+            ),
+            pool_wait: make.histograms(
+                "pool_wait_seconds",
+                "From the start of a call until its connection stands; next to nothing for one that is reused.",
+                SEMAPHORE_WAITS,
+                [provider],
+            ),
+            overshoot: make.histogram(
+                "deadline_overshoot_seconds",
+                "How long after its deadline a request's end was decided.",
+                DELAYS,
+            ),
+            tick_delay: make.histogram(
+                "watchdog_tick_delay_seconds",
+                "How much later than it should the watchdog woke up.",
+                DELAYS,
+            ),
+            registry: make.registry(),
+        }
+    }
+}
+
+/// The labels of each semaphore, in the order of [`BySemaphore`].
+fn semaphores<'a>(names: &[&'a str]) -> Vec<[&'a str; 2]> {
+    // The last name stands for no provider: there is no semaphore of it.
+    let providers = names.iter().take(names.len().saturating_sub(1));
+    let of_provider = |name: &&'a str| [SemaphoreType::Provider.word(), *name];
+    let shared = [SemaphoreType::Global, SemaphoreType::Session].map(|kind| [kind.word(), ALL]);
+    shared
+        .into_iter()
+        .chain(providers.map(of_provider))
+        .collect()
+}
