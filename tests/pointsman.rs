@@ -30,6 +30,8 @@ mod limits;
 mod lines;
 #[path = "chapters/live.rs"]
 mod live;
+#[path = "chapters/metrics.rs"]
+mod metrics;
 #[path = "chapters/models.rs"]
 mod models;
 #[path = "chapters/pools.rs"]

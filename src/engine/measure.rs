@@ -107,8 +107,9 @@ pub(super) fn ended(shell: &Shell, job: &LiveJob, end: &JobEnd, now: Time) {
     if job.has_started() || !metrics.is_on() {
         return;
     }
-    if job.has_waited()
-        && let Some(result) = wait_end(last_step(&end.verdict))
+    // Whoever is refused at once has not waited.
+    if let Some(result) = wait_end(last_step(&end.verdict))
+        && (job.has_waited() || result == WaitEnd::TimedOut)
     {
         metrics.record_queue_wait(class, provider, result, total);
     }

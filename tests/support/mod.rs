@@ -9,6 +9,7 @@ mod client;
 mod errand;
 mod http;
 mod server;
+mod tools;
 mod upstream;
 
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ pub(crate) use {
     client::{Broken, Client, Event, Response, Stream},
     errand::{Done, Errand},
     server::{Failure, Server},
+    tools::{approves, installed},
     upstream::{Answer, Gate, Request, Script, Upstream},
 };
 
