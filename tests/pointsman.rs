@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "chapters/alerts.rs"]
+mod alerts;
 #[path = "chapters/answers.rs"]
 mod answers;
 #[path = "chapters/clients.rs"]

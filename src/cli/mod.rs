@@ -4,6 +4,7 @@ mod ask;
 mod check;
 mod load;
 mod logging;
+mod print;
 mod serve;
 mod signals;
 mod terminal;
@@ -40,6 +41,8 @@ enum Command {
     Check(check::Options),
     /// Put load on a running server, and report what became of it
     Load(load::Options),
+    /// Print a file for another program, made of this configuration
+    Print(print::Options),
 }
 
 /// Which configuration.
@@ -85,6 +88,7 @@ pub fn run() -> ExitCode {
         Some(Command::Ask(options)) => ask::ask(options),
         Some(Command::Check(options)) => check::check(options),
         Some(Command::Load(options)) => load::load(options),
+        Some(Command::Print(options)) => print::print(options),
     }
 }
 

@@ -19,6 +19,7 @@
 
 mod access;
 mod adaptive;
+mod alerts;
 mod document;
 mod engine;
 mod environment;
@@ -45,6 +46,7 @@ mod word;
 
 pub use access::{Access, ClientKey};
 pub use adaptive::{Adaptive, Gate};
+pub use alerts::{AlertKind, AlertRule, Alerts, Webhook, WebhookKind};
 pub use engine::Engine;
 pub use environment::Environment;
 pub use error::{ConfigError, NotAccepted, Place, Problem};
@@ -90,8 +92,10 @@ pub struct Config {
     pub providers: BTreeMap<String, Provider>,
     /// Who answers `auto`.
     pub routing: Routing,
-    /// The lifecycle log in memory.
+    /// The lifecycle log in memory, and metrics.
     pub telemetry: Telemetry,
+    /// What is worth telling somebody about.
+    pub alerts: Alerts,
     /// What is written to standard error.
     pub log: Log,
 }
@@ -155,6 +159,10 @@ impl Config {
             let access = Access::read(section, environment);
             (Server::read(section, profile, &access), access)
         });
+        let telemetry = root.section("telemetry", Telemetry::read);
+        let alerts = root.section("alerts", |section| {
+            Alerts::read(section, profile, telemetry.metrics, environment)
+        });
         let config = Config {
             profile,
             server,
@@ -164,7 +172,8 @@ impl Config {
             routing: root.section("routing", |section| {
                 Routing::read(section, &providers.on, &providers.off)
             }),
-            telemetry: root.section("telemetry", Telemetry::read),
+            telemetry,
+            alerts,
             log: root.section("log", |section| Log::read(section, profile)),
             limits,
             timeouts,

@@ -9,6 +9,7 @@ use super::report::last_step;
 use super::shell::Shell;
 use super::task::TaskError;
 use crate::admission::{CoreView, RefusalReason};
+use crate::cancel::CancelReason;
 use crate::chat::Usage;
 use crate::clock::Time;
 use crate::providers::ErrorClass;
@@ -68,9 +69,15 @@ pub(super) fn call_is_over(
     match called {
         Ok(Ok(())) if answered => metrics.record_response(provider, Some(200)),
         // Whoever gave up on the call does not know what it would have been answered.
-        Ok(Err(TaskError::Provider(error))) if !matches!(error.class, ErrorClass::Cancelled(_)) => {
-            metrics.record_response(provider, error.status);
-        }
+        Ok(Err(TaskError::Provider(error))) => match error.class {
+            // It had all the time there was.
+            ErrorClass::Cancelled(CancelReason::Deadline) => {
+                metrics.record_response(provider, None)
+            }
+            // Whoever gave up on the call does not know what it would have been answered.
+            ErrorClass::Cancelled(_) => {}
+            _ => metrics.record_response(provider, error.status),
+        },
         Ok(_) | Err(_) => {}
     }
 }

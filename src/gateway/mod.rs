@@ -28,6 +28,7 @@
 //! wait and is allowed; so is waiting for another gateway. A thread that the function starts itself is not known to us: if
 //! the function waits for it, that is its own affair, and its deadline ends the matter for its caller.
 
+mod alerts;
 mod batch;
 mod call;
 mod check;
@@ -63,6 +64,7 @@ pub use reply::ChatHandle;
 pub use server::Server;
 pub use stream::ChatStream;
 
+use alerts::Alerts;
 use lists::Lists;
 
 /// Providers, engine and lifecycle log of one configuration: see the story of this folder.
@@ -82,6 +84,7 @@ pub struct Gateway {
     config: Arc<Config>,
     clock: SharedClock,
     lists: Arc<Lists>,
+    alerts: Option<Arc<Alerts>>,
     engine: Arc<Engine>,
     lifecycle: Arc<LifecycleLog>,
 }
@@ -107,10 +110,12 @@ impl Gateway {
             Arc::clone(&lifecycle),
         );
         let engine = Arc::new(engine.map_err(StartError::Threads)?);
+        let alerts = Alerts::start(&config, &clock, &engine).map_err(StartError::Threads)?;
         Ok(Gateway {
             config: Arc::new(config),
             clock,
             lists: Arc::new(lists),
+            alerts: alerts.map(Arc::new),
             engine,
             lifecycle,
         })
@@ -236,6 +241,9 @@ impl Gateway {
     pub fn shutdown(&self, grace: Duration) {
         self.lists.stop();
         self.engine.stop(grace);
+        if let Some(alerts) = &self.alerts {
+            alerts.stop();
+        }
     }
 }
 

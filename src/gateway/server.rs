@@ -27,6 +27,10 @@ pub(super) fn open(gateway: &Gateway) -> Result<Server, StartError> {
         Arc::clone(&gateway.engine),
         Arc::clone(&gateway.lifecycle),
     );
+    let api = match &gateway.alerts {
+        Some(alerts) => api.with_alerts(Arc::clone(alerts.book())),
+        None => api,
+    };
     let door = Door::open(&config.server, Arc::clone(&gateway.clock), Arc::new(api));
     let door = door.map_err(|cause| StartError::Listen {
         address: config.server.listen.to_string(),

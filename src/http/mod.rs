@@ -8,6 +8,7 @@
 //! This folder is the only place that knows our status codes (the door has those of framing), and that decides which
 //! errors a client should not send again.
 
+mod alerts;
 mod completions;
 mod error;
 mod guard;
@@ -38,7 +39,7 @@ use crate::clock::{SharedClock, Time};
 use crate::config::{Config, Profile, Server};
 use crate::door::{Exchange, Handler, Head, Request, Response};
 use crate::engine::Engine;
-use crate::telemetry::LifecycleLog;
+use crate::telemetry::{AlertBook, LifecycleLog};
 
 /// The API of one gateway: the door's handler.
 pub struct Api {
@@ -49,6 +50,8 @@ pub struct Api {
     guard: Guard,
     keyring: Keyring,
     resends: Arc<Resends>,
+    /// `None`: nobody looks for alerts.
+    alerts: Option<Arc<AlertBook>>,
     profile: Profile,
     /// Providers that can't be called, and what to do about it.
     missing_keys: BTreeMap<String, String>,
@@ -81,11 +84,21 @@ impl Api {
             guard: Guard::new(&config.access, &config.server.listen),
             keyring,
             resends: Arc::new(resends),
+            alerts: None,
             profile: config.profile,
             missing_keys: missing.collect(),
             started: clock.now(),
             test_within: config.timeouts.normal,
             clock,
+        }
+    }
+
+    /// The same, with alerts to show.
+    #[must_use]
+    pub fn with_alerts(self, alerts: Arc<AlertBook>) -> Self {
+        Api {
+            alerts: Some(alerts),
+            ..self
         }
     }
 

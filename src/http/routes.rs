@@ -53,6 +53,8 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::Get, "/api/requests", true, Api::requests),
     route(Method::Get, "/api/requests/*", true, Api::request),
     route(Method::Delete, "/api/requests/*", true, Api::cancel),
+    route(Method::Get, "/api/alerts", true, Api::alerts),
+    route(Method::Post, "/api/alerts/*", true, Api::acknowledge_alert),
     route(
         Method::Get,
         "/api/connection-pool/status",
