@@ -52,7 +52,7 @@
 //! | [`wire`] | OpenAI's JSON and event streams, both ways: the only place that knows them |
 //! | [`client`] | a small HTTP client for our own errands |
 //! | [`door`] | an HTTP/1.1 server for blocking handlers; knows no route and no engine |
-//! | [`telemetry`] | the lifecycle log and the log line of each request |
+//! | [`telemetry`] | the lifecycle log, the log line of each request, metrics and alerts |
 //! | [`admission`] | the core: who runs, who waits, who is refused. A plain state machine |
 //! | [`providers`] | those who answer, and the transport to them |
 //! | [`routing`] | from the name of a model to where the call goes |

@@ -28,4 +28,15 @@ impl Api {
         };
         self.engine.metrics().record_rejection(None, why);
     }
+
+    /// A chat was turned away before it became a job.
+    pub(super) fn count_chat_refusal(&self, error: &ApiError) {
+        let why = match &*error.code {
+            "model_not_found" | "provider_unavailable" | "context_length_exceeded" => {
+                Rejection::NoModel
+            }
+            _ => return self.count_refusal(error.status),
+        };
+        self.engine.metrics().record_rejection(None, why);
+    }
 }

@@ -373,6 +373,21 @@ fn what_is_turned_away_at_the_door_is_counted_too() {
 }
 
 #[test]
+fn a_chat_that_nobody_can_answer_is_counted_without_being_a_request_that_ended() {
+    let rig = Rig::new("");
+    let answer = Ask::of("nobody/m").answer(&rig.server);
+    assert_eq!(code(&answer), "model_not_found");
+    let answer = Ask::of("mine/m")
+        .with("messages", json!(7))
+        .answer(&rig.server);
+    assert_eq!(code(&answer), "invalid_request");
+    let page = rig.page();
+    let rejected = |reason: &str| page.sum("rejected_total", &[&format!("reason={reason}")]);
+    assert_eq!(["no_model", "malformed"].map(rejected), [1.0, 1.0]);
+    assert_eq!(page.sum("requests_total", &[]), 0.0);
+}
+
+#[test]
 fn switched_off_there_is_no_page_and_everything_else_goes_on() {
     let rig = Rig::new("telemetry.metrics = false");
     assert_eq!(text(&Ask::of("mine/m").answer(&rig.server)), "hello");

@@ -77,10 +77,4 @@ impl Alerts {
             webhook_queue: section.count("webhook_queue", 1..=10_000).unwrap_or(64),
         }
     }
-
-    /// The rule of this kind.
-    pub fn rule(&self, kind: AlertKind) -> &AlertRule {
-        // One for each kind was read, in this order.
-        &self.rules[kind as usize]
-    }
 }

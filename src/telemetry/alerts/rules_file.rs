@@ -53,7 +53,7 @@ fn expression(rule: &AlertRule, min_calls: u64) -> String {
         }
         AlertKind::QueueAge => format!("max(pointsman_queue_oldest_seconds) > {above}"),
         AlertKind::Refusals => {
-            let reasons = "stopping|no_key|not_allowed|malformed";
+            let reasons = "stopping|no_key|not_allowed|malformed|no_model";
             let refused = increase(&format!(
                 "pointsman_rejected_total{{reason!~\"{reasons}\"}}"
             ));

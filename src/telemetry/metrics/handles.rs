@@ -43,12 +43,25 @@ impl<M> BySemaphore<M> {
 #[derive(Debug)]
 pub(super) struct Handles {
     pub(super) registry: Registry,
-    pub(super) requests: Table<IntCounter, 3>,
+    pub(super) requests: Requests,
+    pub(super) slots: Slots,
+    pub(super) times: Times,
+}
+
+/// What became of requests and calls.
+#[derive(Debug)]
+pub(super) struct Requests {
+    pub(super) ended: Table<IntCounter, 3>,
     pub(super) rejected: Table<IntCounter, 2>,
-    pub(super) deadline_exceeded: Table<IntCounter, 1>,
+    pub(super) time_up: Table<IntCounter, 1>,
     pub(super) retries: Table<IntCounter, 2>,
     pub(super) upstream: Table<IntCounter, 2>,
     pub(super) tokens: Tokens,
+}
+
+/// Slots and those who look after them.
+#[derive(Debug)]
+pub(super) struct Slots {
     pub(super) leaks: Table<IntCounter, 1>,
     pub(super) recoveries: Table<IntCounter, 2>,
     pub(super) acquisition_failures: BySemaphore<IntCounter>,
@@ -62,8 +75,13 @@ pub(super) struct Handles {
     pub(super) workers_lost: IntGauge,
     pub(super) audit_runs: IntCounter,
     pub(super) audit_mismatches: IntCounter,
+}
+
+/// How long things take.
+#[derive(Debug)]
+pub(super) struct Times {
     pub(super) semaphore_wait: Table<Histogram, 1>,
-    pub(super) request_duration: Table<Histogram, 2>,
+    pub(super) request: Table<Histogram, 2>,
     pub(super) first_byte: Table<Histogram, 1>,
     pub(super) phases: Table<Histogram, 1>,
     pub(super) queue_wait: Table<Histogram, 3>,
@@ -72,30 +90,37 @@ pub(super) struct Handles {
     pub(super) tick_delay: Histogram,
 }
 
+const CLASS: Label<'_> = ("class", CLASSES);
+const SEMAPHORE: Label<'_> = ("semaphore_type", SemaphoreType::WORDS);
+
 impl Handles {
     /// `names` of providers, and a last one that stands for none; `models`: how many get counters of their own.
     pub(super) fn new(names: &[&str], models: usize) -> Handles {
         let make = Maker::default();
-        let provider: Label<'_> = ("provider", names);
-        let class: Label<'_> = ("class", CLASSES);
-        let kind: Label<'_> = ("semaphore_type", SemaphoreType::WORDS);
-        let semaphores = semaphores(names);
-        let by_semaphore = ["semaphore_type", "provider"];
-        let gauges = |name: &str, help: &str| {
-            BySemaphore(make.gauges_of(name, help, by_semaphore, &semaphores))
-        };
         Handles {
-            requests: make.counters(
+            requests: Requests::new(&make, names, models),
+            slots: Slots::new(&make, names),
+            times: Times::new(&make, names),
+            registry: make.registry(),
+        }
+    }
+}
+
+impl Requests {
+    fn new(make: &Maker, names: &[&str], models: usize) -> Requests {
+        let provider: Label<'_> = ("provider", names);
+        Requests {
+            ended: make.counters(
                 "requests_total",
                 "Requests that ended, by how.",
-                [class, provider, ("outcome", OUTCOMES)],
+                [CLASS, provider, ("outcome", OUTCOMES)],
             ),
             rejected: make.counters(
                 "rejected_total",
                 "Requests that were turned away, by why.",
                 [("class", CLASSES_OR_NONE), ("reason", Rejection::WORDS)],
             ),
-            deadline_exceeded: make.counters(
+            time_up: make.counters(
                 "deadline_exceeded_total",
                 "Requests whose time was over, by which time and how far they had come.",
                 [("phase", TimeUp::WORDS)],
@@ -107,24 +132,35 @@ impl Handles {
             ),
             upstream: make.counters(
                 "upstream_responses_total",
-                "Chat calls by what the provider answered; none: nothing.",
+                "Chat calls by what the provider answered; none: nothing, or not in time.",
                 [provider, ("code", CODES)],
             ),
-            tokens: Tokens::new(&make, names, models),
+            tokens: Tokens::new(make, names, models),
+        }
+    }
+}
+
+impl Slots {
+    fn new(make: &Maker, names: &[&str]) -> Slots {
+        let semaphores = semaphores(names);
+        let labels = ["semaphore_type", "provider"];
+        let gauges =
+            |name: &str, help: &str| BySemaphore(make.gauges_of(name, help, labels, &semaphores));
+        Slots {
             leaks: make.counters(
                 "semaphore_leaks_detected_total",
                 "Slots whose holder was gone.",
-                [kind],
+                [SEMAPHORE],
             ),
             recoveries: make.counters(
                 "semaphore_recoveries_total",
                 "Repairs of leaks, by what became of them.",
-                [kind, ("status", Recovery::WORDS)],
+                [SEMAPHORE, ("status", Recovery::WORDS)],
             ),
             acquisition_failures: BySemaphore(make.counters_of(
                 "semaphore_acquisition_failures_total",
                 "Requests that got no slot, by which had none.",
-                by_semaphore,
+                labels,
                 &semaphores,
             )),
             current: gauges(
@@ -139,30 +175,49 @@ impl Handles {
                 "slots_quarantined",
                 "Slots of calls that did not end when they should have.",
             ),
-            concurrent: make.gauges("concurrent_requests", "Calls in flight.", [provider]),
-            reclaimed: make.counter("permits_reclaimed_total", "Slots taken back from calls that did not end."),
+            concurrent: make.gauges(
+                "concurrent_requests",
+                "Calls in flight.",
+                [("provider", names)],
+            ),
+            reclaimed: make.counter(
+                "permits_reclaimed_total",
+                "Slots taken back from calls that did not end.",
+            ),
             abandoned: make.gauge(
                 "abandoned_calls",
                 "Functions that were given up on and still run.",
             ),
-            workers_replaced: make.counter("workers_replaced_total", "Workers that were lost and replaced."),
+            workers_replaced: make.counter(
+                "workers_replaced_total",
+                "Workers that were lost and replaced.",
+            ),
             workers_lost: make.gauge(
                 "workers_lost",
                 "Workers that were lost and have not come back.",
             ),
             audit_runs: make.counter("audit_runs_total", "How often the books were audited."),
-            audit_mismatches: make.counter("audit_mismatch_total", "Audits that found a difference."),
+            audit_mismatches: make
+                .counter("audit_mismatch_total", "Audits that found a difference."),
+        }
+    }
+}
+
+impl Times {
+    fn new(make: &Maker, names: &[&str]) -> Times {
+        let provider: Label<'_> = ("provider", names);
+        Times {
             semaphore_wait: make.histograms(
                 "semaphore_wait_seconds",
                 "From the receipt of a request until it has its slots, which are taken together.",
                 SEMAPHORE_WAITS,
-                [kind],
+                [SEMAPHORE],
             ),
-            request_duration: make.histograms(
+            request: make.histograms(
                 "request_duration_seconds",
                 "From the receipt of a request to its end.",
                 DURATIONS,
-                [class, provider],
+                [CLASS, provider],
             ),
             first_byte: make.histograms(
                 "first_byte_seconds",
@@ -172,7 +227,7 @@ impl Handles {
             ),
             phases: make.histograms(
                 "phase_seconds",
-                "Where the time of requests goes, of their last call.",
+                "Where the time of requests goes.",
                 DURATIONS,
                 [("phase", PHASES)],
             ),
@@ -180,7 +235,7 @@ impl Handles {
                 "queue_wait_seconds",
                 "From the receipt of a request to its first start, or to its end in line.",
                 QUEUE_WAITS,
-                [class, provider, ("result", WaitEnd::WORDS)],
+                [CLASS, provider, ("result", WaitEnd::WORDS)],
             ),
             pool_wait: make.histograms(
                 "pool_wait_seconds",
@@ -198,7 +253,6 @@ impl Handles {
                 "How much later than it should the watchdog woke up.",
                 DELAYS,
             ),
-            registry: make.registry(),
         }
     }
 }

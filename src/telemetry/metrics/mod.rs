@@ -142,25 +142,25 @@ impl Metrics {
         let Some(handles) = &self.handles else { return };
         let (class, provider) = (ended.class.index(), ended.provider);
         if let Some(outcome) = words::place_of_end(ended.end) {
-            count(handles.requests.at([class, provider, outcome]));
+            count(handles.requests.ended.at([class, provider, outcome]));
         }
-        observe(handles.request_duration.at([class, provider]), ended.total);
-        observe(handles.phases.at([PHASE_TOTAL]), ended.total);
+        observe(handles.times.request.at([class, provider]), ended.total);
+        observe(handles.times.phases.at([PHASE_TOTAL]), ended.total);
     }
 
     /// A request was turned away; `class` where that is known.
     pub fn record_rejection(&self, class: Option<Priority>, why: Rejection) {
         let Some(handles) = &self.handles else { return };
         let class = class.map_or(words::CLASSES.len(), Priority::index);
-        count(handles.rejected.at([class, why.index()]));
+        count(handles.requests.rejected.at([class, why.index()]));
     }
 
     /// A request's time was over; by how much, where it is the deadline that was decided on late.
     pub fn record_time_up(&self, which: TimeUp, overshoot: Option<Duration>) {
         let Some(handles) = &self.handles else { return };
-        count(handles.deadline_exceeded.at([which.index()]));
+        count(handles.requests.time_up.at([which.index()]));
         observe(
-            overshoot.and(Some(&handles.overshoot)),
+            overshoot.and(Some(&handles.times.overshoot)),
             overshoot.unwrap_or_default(),
         );
     }
@@ -175,8 +175,8 @@ impl Metrics {
     ) {
         let Some(handles) = &self.handles else { return };
         let at = [class.index(), provider, end.index()];
-        observe(handles.queue_wait.at(at), waited);
-        observe(handles.phases.at([PHASE_QUEUE]), waited);
+        observe(handles.times.queue_wait.at(at), waited);
+        observe(handles.times.phases.at([PHASE_QUEUE]), waited);
     }
 
     /// A call is over.
@@ -184,13 +184,17 @@ impl Metrics {
         let Some(handles) = &self.handles else { return };
         let at = [call.provider];
         let parts = [
-            (PHASE_CONNECT, call.connect, handles.pool_wait.at(at)),
-            (PHASE_FIRST_BYTE, call.first_byte, handles.first_byte.at(at)),
+            (PHASE_CONNECT, call.connect, handles.times.pool_wait.at(at)),
+            (
+                PHASE_FIRST_BYTE,
+                call.first_byte,
+                handles.times.first_byte.at(at),
+            ),
             (PHASE_BODY, call.body, None),
         ];
         for (phase, took, of_provider) in parts {
             if let Some(took) = took {
-                observe(handles.phases.at([phase]), took);
+                observe(handles.times.phases.at([phase]), took);
                 observe(of_provider, took);
             }
         }
@@ -201,6 +205,7 @@ impl Metrics {
         let Some(handles) = &self.handles else { return };
         count(
             handles
+                .requests
                 .upstream
                 .at([provider, words::place_of_code(status)]),
         );
@@ -211,6 +216,7 @@ impl Metrics {
         let Some(handles) = &self.handles else { return };
         count(
             handles
+                .requests
                 .retries
                 .at([provider, words::place(words::TROUBLES, why)]),
         );
@@ -219,7 +225,7 @@ impl Metrics {
     /// A provider said how many tokens an answer of `model` took.
     pub fn record_tokens(&self, provider: usize, model: &str, used: TokensUsed) {
         if let Some(handles) = &self.handles {
-            handles.tokens.record(provider, model, used);
+            handles.requests.tokens.record(provider, model, used);
         }
     }
 
@@ -227,7 +233,7 @@ impl Metrics {
     pub fn record_semaphore_leak(&self, kind: SemaphoreType, expected: usize, actual: usize) {
         let Some(handles) = &self.handles else { return };
         let missing = expected.saturating_sub(actual) as u64;
-        if let Some(leaks) = handles.leaks.at([kind.index()]) {
+        if let Some(leaks) = handles.slots.leaks.at([kind.index()]) {
             leaks.inc_by(missing);
         }
     }
@@ -240,8 +246,8 @@ impl Metrics {
         recovered: usize,
     ) {
         let Some(handles) = &self.handles else { return };
-        count(handles.recoveries.at([kind.index(), status.index()]));
-        handles.reclaimed.inc_by(recovered as u64);
+        count(handles.slots.recoveries.at([kind.index(), status.index()]));
+        handles.slots.reclaimed.inc_by(recovered as u64);
     }
 
     /// How many slots are free or have a living owner, and how many there should be. `provider` counts for those of
@@ -254,28 +260,28 @@ impl Metrics {
         expected: usize,
     ) {
         let Some(handles) = &self.handles else { return };
-        set(handles.current.at(kind, provider), current);
-        set(handles.expected.at(kind, provider), expected);
+        set(handles.slots.current.at(kind, provider), current);
+        set(handles.slots.expected.at(kind, provider), expected);
     }
 
     /// A request has its slots, after so long; they are taken together, so each kind is recorded alike.
     pub fn record_semaphore_wait(&self, kind: SemaphoreType, waited: Duration) {
         if let Some(handles) = &self.handles {
-            observe(handles.semaphore_wait.at([kind.index()]), waited);
+            observe(handles.times.semaphore_wait.at([kind.index()]), waited);
         }
     }
 
     /// A request got no slot of this kind. `provider` counts for those of providers alone.
     pub fn record_semaphore_acquisition_failure(&self, kind: SemaphoreType, provider: usize) {
         if let Some(handles) = &self.handles {
-            count(handles.acquisition_failures.at(kind, provider));
+            count(handles.slots.acquisition_failures.at(kind, provider));
         }
     }
 
     /// So many calls are in flight at a provider.
     pub fn update_concurrent_requests(&self, provider: usize, calls: usize) {
         if let Some(handles) = &self.handles {
-            set(handles.concurrent.at([provider]), calls);
+            set(handles.slots.concurrent.at([provider]), calls);
         }
     }
 
@@ -283,21 +289,21 @@ impl Metrics {
     /// [`Metrics::update_semaphore_values`].
     pub fn update_quarantined(&self, kind: SemaphoreType, provider: usize, slots: usize) {
         if let Some(handles) = &self.handles {
-            set(handles.quarantined.at(kind, provider), slots);
+            set(handles.slots.quarantined.at(kind, provider), slots);
         }
     }
 
     /// So many functions were given up on and still run.
     pub fn update_abandoned_calls(&self, calls: usize) {
         if let Some(handles) = &self.handles {
-            set(Some(&handles.abandoned), calls);
+            set(Some(&handles.slots.abandoned), calls);
         }
     }
 
     /// So many workers are lost, and have not come back.
     pub fn update_workers_lost(&self, workers: usize) {
         if let Some(handles) = &self.handles {
-            set(Some(&handles.workers_lost), workers);
+            set(Some(&handles.slots.workers_lost), workers);
         }
     }
 
@@ -306,23 +312,25 @@ impl Metrics {
         count(
             self.handles
                 .as_ref()
-                .map(|handles| &handles.workers_replaced),
+                .map(|handles| &handles.slots.workers_replaced),
         );
     }
 
     /// The books were audited, and are right or not.
     pub fn record_audit(&self, is_right: bool) {
         let Some(handles) = &self.handles else { return };
-        handles.audit_runs.inc();
+        handles.slots.audit_runs.inc();
         if !is_right {
-            handles.audit_mismatches.inc();
+            handles.slots.audit_mismatches.inc();
         }
     }
 
     /// The watchdog woke up so much later than it should have.
     pub fn record_tick_delay(&self, delay: Duration) {
         observe(
-            self.handles.as_ref().map(|handles| &handles.tick_delay),
+            self.handles
+                .as_ref()
+                .map(|handles| &handles.times.tick_delay),
             delay,
         );
     }

@@ -38,12 +38,12 @@ pub struct Totals {
 impl Totals {
     pub(super) fn of(handles: &Handles, names: &[Arc<str>]) -> Totals {
         let mut totals = Totals {
-            calls: sum(handles.upstream.iter()),
-            retries: sum(handles.retries.iter()),
-            leaks: sum(handles.leaks.iter()),
-            recoveries: sum(handles.recoveries.iter()),
-            audit_mismatches: handles.audit_mismatches.get(),
-            ended: sum(handles.requests.iter()),
+            calls: sum(handles.requests.upstream.iter()),
+            retries: sum(handles.requests.retries.iter()),
+            leaks: sum(handles.slots.leaks.iter()),
+            recoveries: sum(handles.slots.recoveries.iter()),
+            audit_mismatches: handles.slots.audit_mismatches.get(),
+            ended: sum(handles.requests.ended.iter()),
             ..Totals::default()
         };
         let outcome = |word: &str| {
@@ -52,7 +52,7 @@ impl Totals {
             let all = (0..Priority::ALL.len())
                 .flat_map(|class| (0..names.len()).map(move |provider| (class, provider)));
             let found =
-                all.filter_map(|(class, provider)| handles.requests.at(at(class, provider)?));
+                all.filter_map(|(class, provider)| handles.requests.ended.at(at(class, provider)?));
             sum(found)
         };
         totals.errors = outcome("error");
@@ -61,7 +61,7 @@ impl Totals {
         totals.cut = cut(handles);
         for (provider, name) in names.iter().enumerate() {
             for (place, code) in CODES.iter().enumerate().filter(|(_, code)| **code != "200") {
-                let counter = handles.upstream.at([provider, place]);
+                let counter = handles.requests.upstream.at([provider, place]);
                 let count = counter.map_or(0, IntCounter::get);
                 if count > 0 {
                     totals.codes.push((Arc::clone(name), code, count));
@@ -87,12 +87,14 @@ fn no_room(handles: &Handles) -> u64 {
         | Rejection::Displaced
         | Rejection::ProviderShut
         | Rejection::Door => true,
-        Rejection::Stopping | Rejection::NoKey | Rejection::NotAllowed | Rejection::Malformed => {
-            false
-        }
+        Rejection::Stopping
+        | Rejection::NoKey
+        | Rejection::NotAllowed
+        | Rejection::Malformed
+        | Rejection::NoModel => false,
     });
     let classes = 0..=Priority::ALL.len();
-    let at = |(class, why): (usize, &Rejection)| handles.rejected.at([class, why.index()]);
+    let at = |(class, why): (usize, &Rejection)| handles.requests.rejected.at([class, why.index()]);
     let all = counts.flat_map(|why| classes.clone().map(move |class| (class, why)));
     sum(all.filter_map(at))
 }
@@ -108,5 +110,5 @@ fn cut(handles: &Handles) -> u64 {
         | TimeUp::IdleTimeout => true,
         TimeUp::QueueTimeout | TimeUp::Queue | TimeUp::BackOff => false,
     });
-    sum(calls.filter_map(|which| handles.deadline_exceeded.at([which.index()])))
+    sum(calls.filter_map(|which| handles.requests.time_up.at([which.index()])))
 }

@@ -166,6 +166,8 @@ label! {
         NotAllowed = "not_allowed",
         /// It is no request that can be read.
         Malformed = "malformed",
+        /// Nobody can answer it: no such model, no provider that has a key, or a prompt too long for all.
+        NoModel = "no_model",
     }
 }
 
