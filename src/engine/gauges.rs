@@ -7,6 +7,9 @@ use super::{Engine, PoolStats, Snapshot, TargetView};
 use crate::config::Priority;
 use crate::telemetry::{Page, Row, SemaphoreType, class_word};
 
+/// A family that is read from a value for each provider: its name, what it is, and how it is read.
+type Read<'a, T, V> = (&'a str, &'a str, fn(&T) -> V);
+
 impl Engine {
     /// A page of metrics; `None` while they are switched off.
     pub fn metrics_page(&self) -> Option<Page> {
@@ -148,7 +151,7 @@ fn targets(page: &mut Page, snapshot: &Snapshot) {
         .map(|name| &**name)
         .zip(&snapshot.core.targets)
         .collect();
-    let gauges: [(&str, &str, fn(&TargetView) -> f64); 3] = [
+    let gauges: [Read<'_, TargetView, f64>; 3] = [
         (
             "gate_open",
             "1 while the provider takes calls, 0 while it asked us to wait, or its breaker is open.",
@@ -225,7 +228,7 @@ fn pools(page: &mut Page, pools: &[(Arc<str>, PoolStats)]) {
         ["provider"],
         max,
     );
-    let counters: [(&str, &str, fn(&PoolStats) -> u64); 5] = [
+    let counters: [Read<'_, PoolStats, u64>; 5] = [
         ("pool_checkouts_total", "Calls begun.", |stats| {
             stats.checkouts
         }),

@@ -11,7 +11,8 @@ pub(crate) fn installed(program: &str) -> Option<PathBuf> {
     let mut places = std::env::split_paths(&folders).map(|folder| folder.join(program));
     let found = places.find(|place| place.is_file());
     if found.is_none() {
-        eprintln!("SKIPPED: {program} is not installed");
+        // Past what the test harness keeps to itself of a test that passes.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {program} is not installed");
     }
     found
 }

@@ -12,6 +12,8 @@ use super::words::{OTHER, TOKENS};
 
 /// A model's counters, in the order of [`TOKENS`].
 type Counters = Arc<Vec<IntCounter>>;
+/// The models of a provider that were heard of.
+type Models = RwLock<HashMap<Box<str>, Counters>>;
 
 /// What one call used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,7 +33,7 @@ pub struct TokensUsed {
 pub(super) struct Tokens {
     family: IntCounterVec,
     /// By provider: its name, and its models. A name is looked up once for each call that ends well.
-    providers: Vec<(String, RwLock<HashMap<Box<str>, Counters>>)>,
+    providers: Vec<(String, Models)>,
     /// How many more models get counters of their own.
     room: AtomicUsize,
 }
@@ -73,12 +75,7 @@ impl Tokens {
     }
 
     /// The counters of a model that was not heard of; those of [`OTHER`] where there are too many.
-    fn meet(
-        &self,
-        provider: &str,
-        models: &RwLock<HashMap<Box<str>, Counters>>,
-        model: &str,
-    ) -> Counters {
+    fn meet(&self, provider: &str, models: &Models, model: &str) -> Counters {
         let mut models = models.write();
         if let Some(counters) = models.get(model) {
             return Arc::clone(counters);
