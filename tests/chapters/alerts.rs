@@ -1,9 +1,11 @@
 //! Alerts, from what goes wrong to who is told; and the same rules and metrics as other programs take them.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use crate::support::{
-    Ask, Errand, Gate, Request, Script, Server, Upstream, approves, code, eventually, installed,
+    Ask, Gate, Request, Script, Server, Upstream, approves, code, eventually, installed,
 };
 
 /// Looks often, and only at what a test is about.
@@ -172,6 +174,19 @@ fn switched_off_nobody_looks_and_the_page_says_so() {
     );
 }
 
+/// What `pointsman print` prints, in a directory without a configuration.
+fn printed(what: &str) -> String {
+    let directory = tempfile::tempdir().expect("a directory");
+    let done = Command::new(env!("CARGO_BIN_EXE_pointsman"))
+        .args(["print", what])
+        .current_dir(directory.path())
+        .output()
+        .expect("the program starts");
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}");
+    String::from_utf8(done.stdout).expect("UTF-8")
+}
+
 /// Names of our metrics in a text, without what a histogram adds to them.
 fn metrics_in(text: &str) -> Vec<String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -191,15 +206,12 @@ fn every_metric_of_the_printed_files_is_on_the_page() {
     let page = server.client().get("/metrics").body;
     let page = String::from_utf8(page).expect("UTF-8");
     let has = |name: &String| page.contains(&format!("\n# TYPE {name} "));
-    let dashboard = Errand::run("", &["print", "grafana"]);
-    assert_eq!(dashboard.code, Some(0), "{}", dashboard.err);
-    let json: Value = serde_json::from_str(&dashboard.out).expect("JSON");
+    let dashboard = printed("grafana");
+    let json: Value = serde_json::from_str(&dashboard).expect("JSON");
     assert!(json["panels"].as_array().expect("panels").len() > 10);
-    let rules = Errand::run("", &["print", "prometheus-rules"]);
-    assert_eq!(rules.code, Some(0), "{}", rules.err);
     // Nobody looks at the box yet.
-    let rules = rules.out.replace("pointsman_load_level", "");
-    let mut names = metrics_in(&dashboard.out);
+    let rules = printed("prometheus-rules").replace("pointsman_load_level", "");
+    let mut names = metrics_in(&dashboard);
     names.extend(metrics_in(&rules));
     assert!(names.len() > 40, "{names:?}");
     for name in &names {
@@ -212,10 +224,10 @@ fn promtool_has_nothing_to_say_against_the_rules() {
     let Some(promtool) = installed("promtool") else {
         return;
     };
-    let rules = Errand::run("", &["print", "prometheus-rules"]);
+    let rules = printed("prometheus-rules");
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("rules.yml");
-    std::fs::write(&file, rules.out).expect("a file");
+    std::fs::write(&file, rules).expect("a file");
     let file = file.to_str().expect("a name in UTF-8");
     approves(&promtool, &["check", "rules", file], b"");
 }
