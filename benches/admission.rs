@@ -62,6 +62,7 @@ impl Load {
             class: Priority::ALL[(self.jobs % 3) as usize],
             deadline: self.now + Duration::from_secs(1_000_000),
             bytes: 1_000,
+            reclaim: true,
         };
         self.on(Event::Submit(submission));
         job
@@ -118,6 +119,7 @@ fn settings() -> Settings {
         }],
         targets: vec![ProviderId(0)],
         learning: Learning::default(),
+        orphans: Default::default(),
     }
 }
 

@@ -93,6 +93,43 @@ pub trait Clock: fmt::Debug + Send + Sync {
     }
 }
 
+/// The clock on the wall, as it stood at one moment: for the wall time of other moments. All that is told of one answer
+/// is told by one of these, so that a wall clock that is set meanwhile tears nothing apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Calendar {
+    now: Time,
+    wall: SystemTime,
+}
+
+impl Calendar {
+    /// As `clock` has it now.
+    pub fn of(clock: &dyn Clock) -> Self {
+        Calendar {
+            now: clock.now(),
+            wall: clock.wall(),
+        }
+    }
+
+    /// What the clock on the wall said at `at`, or will say, as far as is known now.
+    ///
+    /// ```
+    /// use pointsman::clock::{Calendar, Clock, ManualClock, Time};
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// let clock = ManualClock::new();
+    /// clock.advance(Duration::from_secs(9));
+    /// let second = Time::ZERO + Duration::from_secs(2);
+    /// assert_eq!(Calendar::of(&clock).at(second), SystemTime::UNIX_EPOCH + Duration::from_secs(2));
+    /// ```
+    pub fn at(&self, at: Time) -> SystemTime {
+        let moment = match at < self.now {
+            true => self.wall.checked_sub(self.now.since(at)),
+            false => self.wall.checked_add(at.since(self.now)),
+        };
+        moment.unwrap_or(self.wall)
+    }
+}
+
 /// A clock that several parts share.
 pub type SharedClock = Arc<dyn Clock>;
 

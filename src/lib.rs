@@ -52,8 +52,9 @@
 //! | [`wire`] | OpenAI's JSON and event streams, both ways: the only place that knows them |
 //! | [`client`] | a small HTTP client for our own errands |
 //! | [`door`] | an HTTP/1.1 server for blocking handlers; knows no route and no engine |
-//! | [`telemetry`] | the lifecycle log, the log line of each request, metrics and alerts |
+//! | [`telemetry`] | the lifecycle log, in memory and as a file; the phases of each request, its log line, the timeline; metrics and alerts; what is seen of the box |
 //! | [`admission`] | the core: who runs, who waits, who is refused. A plain state machine |
+//! | [`throttle`] | how much of the global limit the load of the box leaves. A plain state machine |
 //! | [`providers`] | those who answer, and the transport to them |
 //! | [`routing`] | from the name of a model to where the call goes |
 //! | [`engine`] | workers, watchdog and jobs around the core |
@@ -103,6 +104,8 @@ pub mod telemetry;
 
 pub mod admission;
 
+pub mod throttle;
+
 pub mod providers;
 
 pub mod routing;
@@ -123,8 +126,8 @@ pub mod fuzz;
 
 pub use cancel::{CancelReason, CancelToken};
 pub use chat::{ChatReply, ChatRequest, Piece};
-pub use config::{Config, Priority, Profile};
+pub use config::{Changes, Config, Priority, Profile};
 pub use gateway::{
-    Call, CallContext, ChatError, ChatHandle, ChatStream, ExecuteError, Gateway, Job, Level,
-    Server, StartError,
+    Call, CallContext, ChatError, ChatHandle, ChatStream, ConfigSource, ExecuteError, Gateway, Job,
+    Level, ReloadError, Server, StartError, Unhealthy,
 };

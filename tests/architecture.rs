@@ -32,6 +32,8 @@ const TABLE: &[(&str, &[&str])] = &[
     // `cancel`, because a client's requests end by a token.
     ("telemetry", &["clock", "cancel", "config", "client"]),
     ("admission", &["clock", "cancel", "config"]),
+    // Of time it knows the type alone: it is told what was read, and when.
+    ("throttle", &["clock", "config"]),
     (
         "providers",
         &["clock", "cancel", "chat", "config", "wire", "telemetry"],
@@ -49,6 +51,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "config",
             "telemetry",
             "admission",
+            "throttle",
             "providers",
             "routing",
         ],

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::cancel::CancelReason;
 use crate::clock::Time;
+use crate::config::Priority;
 
 impl Core {
     pub(super) fn submit(&mut self, submission: Submission, now: Time, actions: &mut Vec<Action>) {
@@ -22,6 +23,15 @@ impl Core {
         }
         if submission.deadline <= now {
             return self.act(id, Step::End(Ending::Expired), actions);
+        }
+        let lost = self.books.lost();
+        if lost > self.settings.orphans.max_lost {
+            let refused = self.refusal(RefusalReason::WorkersLost { lost }, now);
+            return self.act(id, Step::End(refused), actions);
+        }
+        if self.throttle.refuses_low && submission.class == Priority::Low {
+            let refused = self.refusal(RefusalReason::BoxLoaded, now);
+            return self.act(id, Step::End(refused), actions);
         }
         let mut job = self.arrive(submission, now);
         match self.choose_stage(&job.route, 0, None, job.due(), now) {
@@ -56,6 +66,9 @@ impl Core {
         Ending::Refused(Refusal {
             reason,
             retry_after: self.pacer.refuse(now),
+            throttled: self
+                .throttled()
+                .filter(|_| reason != RefusalReason::Stopping),
         })
     }
 
@@ -145,6 +158,7 @@ impl Core {
             queue_until: now + self.settings.queue.timeout,
             deadline: submission.deadline,
             bytes: submission.bytes,
+            reclaim: submission.reclaim,
             attempt: 0,
             permit: None,
         }
@@ -222,7 +236,7 @@ impl Core {
     }
 
     /// Calls that a line's targets take at once, at least one.
-    fn places(&self, line: &Line) -> usize {
+    pub(super) fn places(&self, line: &Line) -> usize {
         let providers: BTreeSet<ProviderId> = line
             .targets
             .iter()
@@ -294,7 +308,7 @@ impl Core {
         self.provider_of(self.lines[stage.index()].targets[0])
     }
 
-    fn set_pressure(&mut self) {
+    pub(super) fn set_pressure(&mut self) {
         let (queue, waiting) = (&self.settings.queue, &mut self.waiting);
         waiting.pressure = match waiting.pressure {
             true => waiting.jobs > queue.pressure_off,

@@ -29,6 +29,14 @@ impl Budget {
         }
     }
 
+    /// Other settings are in force. The part of the tokens that was spent stays spent.
+    pub(super) fn configure(&mut self, settings: &RetrySettings) {
+        if self.settings.budget > 0.0 && self.settings.budget != settings.budget {
+            self.tokens = self.tokens / self.settings.budget * settings.budget;
+        }
+        self.settings = *settings;
+    }
+
     pub(super) fn tokens(&self) -> f64 {
         self.tokens
     }

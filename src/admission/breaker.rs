@@ -121,6 +121,15 @@ impl Breaker {
         }
     }
 
+    /// Other settings are in force. How it stands stays, unless nothing is to be judged any more.
+    pub(super) fn configure(&mut self, settings: Option<BreakerSettings>) {
+        self.settings = settings;
+        if settings.is_none() {
+            self.opened = 0;
+            self.change(State::closed());
+        }
+    }
+
     /// Whether a call may start.
     pub(super) fn admits(&self) -> bool {
         match self.state {

@@ -131,6 +131,9 @@ impl Core {
             stage,
             class,
             since: now,
+            deadline: job.deadline,
+            reclaim: job.reclaim,
+            worker: None,
             billed: Default::default(),
             badge: Default::default(),
         };
@@ -202,12 +205,24 @@ impl Core {
 
     /// Whether a worker and a global slot are free.
     pub(super) fn has_room(&self) -> bool {
-        self.books.in_use() + self.kept_in_vain() < self.room()
+        self.vacant() > self.kept_in_vain()
     }
 
     /// Calls that may be in flight in all.
     pub(super) fn room(&self) -> usize {
-        self.settings.global.min(self.settings.workers)
+        self.global().min(self.settings.workers)
+    }
+
+    /// Calls that may start beside those that are in flight. A worker that is lost is replaced, unless too many are.
+    fn vacant(&self) -> usize {
+        let missing = self
+            .books
+            .lost()
+            .saturating_sub(self.settings.orphans.max_lost);
+        let workers = self.settings.workers.saturating_sub(missing);
+        let at_work = self.books.in_use() - self.books.quarantined();
+        let slots = self.global().saturating_sub(self.books.in_use());
+        slots.min(workers.saturating_sub(at_work))
     }
 
     /// The first target of a stage whose provider may start another call.
@@ -225,13 +240,13 @@ impl Core {
         let in_use = self.books.in_use_of_target(target);
         self.targets[target.index()].admits(in_use)
             && self.books.in_use_at(provider) < self.limit_of(provider)
-            && self.books.in_use() + self.reserve(provider) < self.room()
+            && self.reserve(provider) < self.vacant()
     }
 
     /// Slots that `provider` may not take: one for each provider that reserves and has nothing in flight, at most half of
     /// all; none where it is such a provider itself. (Where more are idle than slots are kept, each would otherwise be
     /// shut out by what is kept for the others, and slots would stand empty for as long as the busy one is silent.)
-    fn reserve(&self, provider: ProviderId) -> usize {
+    pub(super) fn reserve(&self, provider: ProviderId) -> usize {
         if self.is_kept_for(provider) {
             return 0;
         }

@@ -58,6 +58,20 @@ impl Estimate {
         self.classes[class].mean
     }
 
+    /// The same, where a call has ended already; of another class, where none of this one has.
+    pub(super) fn guess(&self, class: ClassId) -> Option<u64> {
+        let seen = |class: &&ClassEstimate| class.seen > 0;
+        let own = Some(&self.classes[class]).filter(seen);
+        let any = || {
+            self.classes
+                .iter()
+                .filter(seen)
+                .map(|class| class.mean)
+                .max()
+        };
+        own.map(|class| class.mean).or_else(any)
+    }
+
     /// Whether enough calls of this class ended lately to foretell a wait. (By class, or one whose calls were long once
     /// would be refused for that as long as the others keep the target known.)
     pub(super) fn is_known(&self, class: ClassId, now: Time) -> bool {

@@ -33,6 +33,11 @@ impl Gate {
         }
     }
 
+    /// Other settings are in force. A wait that was asked for stands.
+    pub(super) fn configure(&mut self, settings: &GateSettings) {
+        self.settings = *settings;
+    }
+
     /// The target asked us to stay away for `wait`.
     pub(super) fn shut_for(&mut self, wait: Duration, rng: &mut Rng, now: Time) {
         let wait = wait.min(self.settings.max);

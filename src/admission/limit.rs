@@ -129,14 +129,30 @@ impl Limit {
         }
     }
 
-    /// What is configured has changed. A limit that learns comes up to it by itself.
-    pub(super) fn set_most(&mut self, most: usize, now: Time) {
+    /// What is configured has changed. A limit that was cut comes up to it by itself; one that was never cut is at least where
+    /// a new one begins, and one that begins to learn, or learns no more, begins as a new one does.
+    pub(super) fn configure(
+        &mut self,
+        most: usize,
+        learns: bool,
+        settings: &LimitSettings,
+        now: Time,
+    ) {
         self.draw(now);
+        self.settings = *settings;
         self.most = most as f64;
-        self.value = match self.phase {
-            Phase::Fixed => self.most,
-            Phase::SlowStart | Phase::Cubic(_) => self.value.min(self.most),
-        };
+        match (self.phase, learns) {
+            // Nothing speaks against what a new one would begin with.
+            (Phase::SlowStart, true) => {
+                let begin = Limit::new(most, learns, settings).value;
+                self.value = self.value.max(begin).min(self.most);
+            }
+            (Phase::Cubic(_), true) => self.value = self.value.min(self.most),
+            (Phase::Fixed, _) | (Phase::SlowStart | Phase::Cubic(_), false) => {
+                let new = Limit::new(most, learns, settings);
+                (self.phase, self.value) = (new.phase, new.value);
+            }
+        }
         self.look_ahead();
     }
 

@@ -23,7 +23,9 @@
 //! 7. A call is tried again only if nothing of its answer went to the client, its failure means that it was not
 //!    processed, its target's budget allows it, and there is time left for it: see [`Cause`] and `backoff.rs`. Until then
 //!    the job is only data, and it always has its place in line.
-//! 8. Nothing starts at a target that is full, whose gate is shut or whose breaker is open: see `limit.rs`, `gate.rs` and
+//! 8. A slot whose job has ended and whose holder does not come back is taken from it: see `orphans.rs`. A slot whose job
+//!    lives is never touched.
+//! 9. Nothing starts at a target that is full, whose gate is shut or whose breaker is open: see `limit.rs`, `gate.rs` and
 //!    `breaker.rs`. Whoever could only wait in vain for such a target goes on to the next stage, or is refused at once.
 //!
 //! # Between the decision and the act
@@ -37,16 +39,17 @@ mod admit;
 mod audit;
 mod backoff;
 mod breaker;
+mod change;
 mod dispatch;
 mod estimate;
 mod fair;
 mod gate;
 mod limit;
 mod onward;
+mod orphans;
 mod outcome;
 mod planted;
 mod queue;
-mod relimit;
 mod sessions;
 mod settings;
 mod shut;
@@ -55,7 +58,9 @@ mod state;
 mod target;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod view;
+mod whereabouts;
 
 use std::fmt;
 use std::time::Duration;
@@ -64,17 +69,20 @@ use crate::cancel::CancelReason;
 use crate::clock::Time;
 use crate::config::Priority;
 
+pub use change::Change;
+pub use orphans::SlotView;
 pub use outcome::{Cause, Outcome, Report};
 #[cfg(test)]
 pub use planted::Fault;
 pub use settings::{
-    BreakerSettings, GateSettings, Learning, LimitSettings, ProviderSettings, QueueSettings,
-    RetrySettings, Settings,
+    BreakerSettings, GateSettings, Learning, LimitSettings, OrphanSettings, ProviderSettings,
+    QueueSettings, RetrySettings, Settings,
 };
 pub use shut::Shut;
-pub use slots::PermitKey;
+pub use slots::{PermitKey, SlotState, Turnover};
 pub use state::Core;
 pub use view::{BreakerChanges, ClassView, CoreView, ProviderView, TargetView};
+pub use whereabouts::{Obstacle, Slots, Whereabouts};
 
 /// How many due ends one step works off.
 pub const SLICE: usize = 64;
@@ -103,6 +111,10 @@ pub struct TargetId(pub u32);
 /// Names a model, wherever it is asked: equal for equal models, and nothing more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModelId(pub u64);
+
+/// A worker, by the number that the engine gave it; none was given twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(pub u32);
 
 /// A set of interchangeable targets, as [`Core::stage`] named it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -140,8 +152,10 @@ pub enum Event {
     Cancel(JobId, CancelReason),
     /// Time has passed: see [`Core::next_due`].
     Tick,
-    /// Other limits are in force from now on. What is in flight above a lowered one drains; nobody is interrupted for it.
-    Limits(Limits),
+    /// The box is as loaded as this from now on. Stays in force whatever [`Event::Change`] says later.
+    Throttle(Throttle),
+    /// Other settings are in force from now on. What is in flight above a lowered limit drains; nobody is interrupted for it.
+    Change(Box<Change>),
     /// Take nothing new; what has not ended by then is ended.
     Stop {
         /// The end of the drain.
@@ -149,19 +163,21 @@ pub enum Event {
     },
 }
 
-/// The limits that may change while jobs wait and run. 0 counts as 1.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// See [`Settings::workers`].
-    pub workers: usize,
-    /// See [`Settings::global`].
-    pub global: usize,
-    /// See [`Settings::session`].
-    pub session: usize,
-    /// See [`Settings::sessions`].
-    pub sessions: usize,
-    /// See [`ProviderSettings::limit`], in the order of the settings; who is not named here keeps what it has.
-    pub providers: Vec<usize>,
+/// What the load of the box leaves of the limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Throttle {
+    /// Calls in flight in all, where that is less than [`Settings::global`]. 0 counts as 1.
+    pub most: usize,
+    /// Whether jobs of the lowest class are refused when they come; those that are in already stay.
+    pub refuses_low: bool,
+}
+
+impl Throttle {
+    /// The box is not loaded.
+    pub const NONE: Throttle = Throttle {
+        most: usize::MAX,
+        refuses_low: false,
+    };
 }
 
 /// A job as admission sees it.
@@ -184,6 +200,8 @@ pub struct Submission {
     pub deadline: Time,
     /// What it holds in memory while it waits.
     pub bytes: usize,
+    /// Whether its slot may be taken from a holder that does not come back.
+    pub reclaim: bool,
 }
 
 /// One stage of a job's route.
@@ -246,6 +264,21 @@ pub enum Step {
     End(Ending),
     /// End the call that is under way; its permit has yet to come back.
     Interrupt(CancelReason),
+    /// The job has ended, its call was interrupted, and its permit has not come back: the worker is lost, if the call had
+    /// begun, and another is wanted in its place.
+    Quarantine {
+        /// Whose holder is given up on.
+        permit: PermitKey,
+        /// Who makes the call.
+        worker: Option<WorkerId>,
+    },
+    /// The slot was taken from a holder that did not come back, and is free.
+    Reclaim {
+        /// What it was; its return will change nothing.
+        permit: PermitKey,
+        /// Who makes the call.
+        worker: Option<WorkerId>,
+    },
 }
 
 /// How a job ended, as far as admission knows.
@@ -272,6 +305,36 @@ pub struct Refusal {
     /// every second without (the rule of Kubernetes' API priority and fairness). Where targets are shut, the time until
     /// the first of them opens.
     pub retry_after: Duration,
+    /// The global limit then, where the load of the box held it down.
+    pub throttled: Option<Throttled>,
+}
+
+/// A global limit that the load of the box holds down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Throttled {
+    /// Calls that may be in flight in all.
+    pub to: usize,
+    /// How many may be when the box is not loaded.
+    pub of: usize,
+}
+
+impl fmt::Display for Throttled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Throttled { to, of } = self;
+        write!(
+            f,
+            "the throttle holds the global limit at {to} of {of}, for the load of the box"
+        )
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.throttled {
+            None => write!(f, "{}", self.reason),
+            Some(throttled) => write!(f, "{}; {throttled}", self.reason),
+        }
+    }
 }
 
 /// What was full.
@@ -294,6 +357,13 @@ pub enum RefusalReason {
     Displaced,
     /// Nobody whom it may be sent to takes calls before its time in line is over; why the first to open doesn't.
     Shut(Shut),
+    /// More workers are lost than may be (`watchdog.max_lost_workers`).
+    WorkersLost {
+        /// How many.
+        lost: usize,
+    },
+    /// It is of the lowest class, and the box is so loaded that none of that is taken in.
+    BoxLoaded,
     /// The gateway is stopping.
     Stopping,
 }
@@ -317,7 +387,17 @@ impl fmt::Display for RefusalReason {
             RefusalReason::Displaced => {
                 f.write_str("the queue is full, and the place went to a session that had less than its share")
             }
+            RefusalReason::Shut(Shut::Removed) => {
+                f.write_str("its provider was taken out of the configuration")
+            }
             RefusalReason::Shut(why) => write!(f, "its provider takes no calls for now: {why}"),
+            RefusalReason::WorkersLost { lost } => write!(
+                f,
+                "{lost} workers don't come back from calls that were interrupted (watchdog.max_lost_workers)"
+            ),
+            RefusalReason::BoxLoaded => {
+                f.write_str("the box is so loaded that no requests of low priority are taken (throttle.refuse_low)")
+            }
             RefusalReason::Stopping => f.write_str("the gateway is stopping"),
         }
     }

@@ -31,6 +31,8 @@ use crate::clock::Time;
 
 /// Models that targets were found not to have; the one that is forgotten soonest makes room for a new one.
 const MARKS: usize = 64;
+/// When to come again after one's provider was taken out.
+const ONCE_MORE: Duration = Duration::from_secs(1);
 
 /// Jobs that back off, lines that have to be looked through, and what else leads jobs on.
 #[derive(Debug, Default)]
@@ -57,6 +59,16 @@ impl Onward {
             backing_at: vec![0; providers],
             ..Onward::default()
         }
+    }
+
+    /// There are so many providers from now on; never fewer than before.
+    pub(super) fn grow(&mut self, providers: usize) {
+        self.backing_at.resize(providers, 0);
+    }
+
+    /// Which models the target has is not known any more.
+    pub(super) fn forget_marks(&mut self, target: TargetId) {
+        self.marks.retain(|&(at, ..)| at != target);
     }
 
     /// There is one more stage.
@@ -204,16 +216,19 @@ impl Core {
         }
     }
 
+    /// The target does not have the job's model.
+    pub(super) fn note_missing(&mut self, id: JobId, target: TargetId, now: Time) {
+        let job = &self.jobs[&id];
+        if let Some(model) = job.route[job.at].model {
+            let until = now + self.settings.learning.model_away;
+            self.onward.mark(target, model, until, now);
+        }
+    }
+
     fn next(&mut self, id: JobId, report: &Report, target: TargetId, now: Time) -> Next {
         let Outcome::Failed(cause) = report.outcome else {
             return Next::End;
         };
-        let job = &self.jobs[&id];
-        let model = job.route[job.at].model;
-        if let (Cause::ModelUnavailable, Some(model)) = (cause, model) {
-            let until = now + self.settings.learning.model_away;
-            self.onward.mark(target, model, until, now);
-        }
         let job = &self.jobs[&id];
         let content = report.content && !self.planted.is(Fault::RetryAfterContent);
         if content || job.deadline <= now || self.has_stopped(now) {
@@ -310,15 +325,15 @@ impl Core {
     ) -> Result<(usize, Leg), (Time, Shut)> {
         let patience = self.settings.learning.fallback_after;
         let mut least: Option<(Duration, usize)> = None;
-        let mut first = (Time::NEVER, Shut::Failing);
+        let mut first: Option<(Time, Shut)> = None;
         for (at, &leg) in route.iter().enumerate().skip(from) {
             let wait = match self.opening(leg, except, now) {
                 Opening::Open => return Ok((at, leg)),
                 // It may take calls at any moment, but nobody with another choice waits for it.
                 Opening::Probing => patience + Duration::from_nanos(1),
                 Opening::Shut(until, why) => {
-                    if until < first.0 {
-                        first = (until, why);
+                    if first.is_none_or(|(before, _)| until < before) {
+                        first = Some((until, why));
                     }
                     if until >= due || why == Shut::ModelUnavailable {
                         continue;
@@ -333,7 +348,8 @@ impl Core {
                 least = Some((wait, at));
             }
         }
-        least.map(|(_, at)| (at, route[at])).ok_or(first)
+        let in_vain = first.unwrap_or((Time::NEVER, Shut::Failing));
+        least.map(|(_, at)| (at, route[at])).ok_or(in_vain)
     }
 
     /// Whether a stage takes calls: as the first of its targets to do so. A model that is away is nothing to wait for, so
@@ -492,9 +508,15 @@ impl Core {
 
 /// How a job ends that would wait in vain.
 pub(super) fn in_vain((until, why): (Time, Shut), now: Time) -> Ending {
+    let retry_after = match why {
+        // It never opens, but whoever comes again is routed anew.
+        Shut::Removed => ONCE_MORE,
+        _ => until.since(now),
+    };
     Ending::Refused(Refusal {
         reason: RefusalReason::Shut(why),
-        retry_after: until.since(now),
+        retry_after,
+        throttled: None,
     })
 }
 

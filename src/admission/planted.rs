@@ -15,14 +15,28 @@ pub enum Fault {
     StaleReturnFrees,
     /// The slot of an interrupted call never comes back.
     InterruptedLeaks,
+    /// The watchdog takes the slots of those who live, for their age.
+    ReclaimsTheLiving,
+    /// A slot that was reclaimed is of the same generation as before.
+    ReclaimKeepsGeneration,
     /// An interrupted job may make its call.
     EndedJobBegins,
     /// Who waits for a full provider keeps a global slot meanwhile.
     GlobalSlotFirst,
     /// Who backs off keeps its slot meanwhile.
     BackOffKeepsSlot,
+    /// A provider that was taken out is called.
+    GoneIsCalled,
+    /// Calls to what a target was before teach what it is now.
+    OldCallsTeach,
     /// Nobody is started when limits have changed.
     LimitsWakeNobody,
+    /// What the load of the box leaves of the global limit is computed, and nothing is held to it.
+    ThrottleNotApplied,
+    /// New limits are taken for the end of the box's load.
+    LimitsLiftThrottle,
+    /// Nobody is started when the throttle lets go.
+    ThrottleWakesNobody,
     /// A job starts although its time is over.
     ExpiredStarts,
     /// Each refusal of a crowd cuts the limit.
@@ -70,6 +84,11 @@ impl Planted {
 
 #[cfg(test)]
 impl super::Core {
+    /// Makes the books disagree with the ledger.
+    pub(crate) fn spoil(&mut self) {
+        self.books.spoil();
+    }
+
     /// Plants a fault, before anything has happened.
     pub fn plant(&mut self, fault: Fault) {
         let planted = Planted(Some(fault));

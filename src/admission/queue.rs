@@ -89,6 +89,11 @@ impl Line {
         }
     }
 
+    /// Other shares are in force. What runs is charged by them to its end.
+    pub(super) fn set_weights(&mut self, weights: [u32; CLASSES]) {
+        self.weights = weights.map(u64::from);
+    }
+
     /// Jobs that wait, of all classes.
     pub(super) fn waiting(&self) -> usize {
         self.classes.iter().map(|class| class.waiting).sum()
@@ -110,6 +115,12 @@ impl Line {
             .flows
             .get(&flow)
             .map_or(0, |line| line.jobs.len())
+    }
+
+    /// Jobs of one flow before this place, of one class; `most` are counted.
+    pub(super) fn rank(&self, class: ClassId, flow: FlowId, place: Place, most: usize) -> usize {
+        let line = self.classes[class].flows.get(&flow);
+        line.map_or(0, |line| line.jobs.range(..place).take(most).count())
     }
 
     /// Flows with jobs that wait or run, of one class.

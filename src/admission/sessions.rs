@@ -126,7 +126,7 @@ impl Core {
     }
 
     /// Calls in flight of one session.
-    fn session_limit(&self, flow: FlowId) -> usize {
+    pub(super) fn session_limit(&self, flow: FlowId) -> usize {
         let own = self
             .sessions
             .known

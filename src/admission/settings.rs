@@ -25,6 +25,29 @@ pub struct Settings {
     pub targets: Vec<ProviderId>,
     /// How the core learns from what becomes of calls.
     pub learning: Learning,
+    /// What becomes of slots whose holders don't come back.
+    pub orphans: OrphanSettings,
+}
+
+/// What becomes of slots whose holders don't come back from a call that was interrupted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrphanSettings {
+    /// The holder is given up on so long after the interrupt.
+    pub quarantine_after: Duration,
+    /// Its slot is taken from it so long after the interrupt.
+    pub reclaim_after: Duration,
+    /// With more workers lost than that, nothing new is taken.
+    pub max_lost: usize,
+}
+
+impl Default for OrphanSettings {
+    fn default() -> Self {
+        OrphanSettings {
+            quarantine_after: Duration::from_secs(1),
+            reclaim_after: Duration::from_secs(6),
+            max_lost: 16,
+        }
+    }
 }
 
 /// The waiting lines.
@@ -51,7 +74,7 @@ pub struct QueueSettings {
 /// One provider.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProviderSettings {
-    /// Calls in flight.
+    /// Calls in flight; 0 counts as 1 where it is [changed](super::Event::Change) to that.
     pub limit: usize,
     /// Whether one global slot is kept for it while it has nothing in flight: so for each remote provider that can be
     /// called. Else a silent provider whose own limit is as large as the global one would shut out the rest.

@@ -19,6 +19,8 @@ pub enum Shut {
     Quota,
     /// It does not have the model, or not for us.
     ModelUnavailable,
+    /// It was taken out of the configuration.
+    Removed,
 }
 
 impl fmt::Display for Shut {
@@ -31,6 +33,7 @@ impl fmt::Display for Shut {
             Shut::Credentials => "it does not accept our key",
             Shut::Quota => "the account has nothing left to spend",
             Shut::ModelUnavailable => "it does not have this model, or not for our key",
+            Shut::Removed => "it was taken out of the configuration",
         })
     }
 }

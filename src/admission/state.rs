@@ -9,11 +9,11 @@ use super::onward::Onward;
 use super::planted::{Fault, Planted};
 use super::queue::{Line, Place};
 use super::sessions::Sessions;
-use super::slots::Books;
+use super::slots::{Books, Holding};
 use super::target::Target;
 use super::{
-    Action, CLASSES, ClassId, Ending, Event, FlowId, JobId, Leg, PermitKey, ProviderId, Report,
-    SLICE, Settings, StageId, Step, TargetId,
+    Action, CLASSES, Cause, ClassId, Ending, Event, FlowId, JobId, Leg, Outcome, PermitKey,
+    ProviderId, Report, SLICE, Settings, StageId, Step, TargetId, Throttle, WorkerId,
 };
 use crate::cancel::CancelReason;
 use crate::clock::Time;
@@ -29,14 +29,15 @@ use crate::clock::Time;
 /// # let queue = QueueSettings { capacity: 10, per_session: 10, max_bytes: 1000, per_provider: 10,
 /// #     timeout: Duration::from_secs(60), weights: [16, 4, 1], pressure_on: 8, pressure_off: 3 };
 /// # let settings = Settings { workers: 1, global: 1, session: 1, sessions: 1, session_turn: Duration::from_secs(10), queue,
-/// #     providers: vec![ProviderSettings::fixed(1)], targets: vec![ProviderId(0)], learning: Learning::default() };
+/// #     providers: vec![ProviderSettings::fixed(1)], targets: vec![ProviderId(0)], learning: Learning::default(),
+/// #     orphans: Default::default() };
 ///
 /// let mut core = Core::new(settings);
 /// let stage = core.stage(&[TargetId(0)]);
 /// let mut actions = Vec::new();
 /// let job = Submission {
 ///     job: JobId(1), route: vec![stage.into()], flow: FlowId(1), session: false, session_limit: None,
-///     class: Priority::High, deadline: Time::ZERO + Duration::from_secs(30), bytes: 100,
+///     class: Priority::High, deadline: Time::ZERO + Duration::from_secs(30), bytes: 100, reclaim: true,
 /// };
 /// core.on(Event::Submit(job), Time::ZERO, &mut actions);
 /// assert!(matches!(actions[0].step, Step::Start { .. }));
@@ -66,7 +67,9 @@ pub struct Core {
     next_place: Place,
     seq: u64,
     pub(super) peak: usize,
-    /// What was in flight when the limits last changed.
+    /// What the load of the box leaves of the limits.
+    pub(super) throttle: Throttle,
+    /// What was in flight when the settings, or the throttle, last changed.
     pub(super) debt: usize,
     pub(super) planted: Planted,
 }
@@ -95,6 +98,12 @@ impl Waiting {
             lengths: (0..providers).map(|_| Default::default()).collect(),
             pressure: false,
         }
+    }
+
+    /// There are so many providers from now on; never fewer than before.
+    pub(super) fn grow(&mut self, providers: usize) {
+        self.by_provider.resize(providers, 0);
+        self.lengths.resize_with(providers, Default::default);
     }
 
     /// The lengths of the lines for one provider, or for each.
@@ -129,6 +138,7 @@ pub(super) struct Job {
     pub(super) queue_until: Time,
     pub(super) deadline: Time,
     pub(super) bytes: usize,
+    pub(super) reclaim: bool,
     pub(super) attempt: u32,
     /// The slot that it runs on; `None` while it waits.
     pub(super) permit: Option<PermitKey>,
@@ -192,6 +202,7 @@ impl Core {
             next_place: 0,
             seq: 0,
             peak: 0,
+            throttle: Throttle::NONE,
             debt: 0,
             planted: Planted::default(),
             settings,
@@ -236,9 +247,15 @@ impl Core {
                 self.end_early(job, Ending::Cancelled(reason), reason, now, actions)
             }
             Event::Tick => self.tick(now, actions),
-            Event::Limits(limits) => {
-                self.set_limits(&limits, now);
+            Event::Change(change) => {
+                self.change_settings(&change, now);
                 if self.planted.is(Fault::LimitsWakeNobody) {
+                    return;
+                }
+            }
+            Event::Throttle(throttle) => {
+                self.set_throttle(throttle);
+                if self.planted.is(Fault::ThrottleWakesNobody) {
                     return;
                 }
             }
@@ -249,12 +266,20 @@ impl Core {
         self.settle(now, actions);
     }
 
-    /// A worker is about to make its job's call: whether it still may. `false`: give the permit back, do nothing.
-    pub fn begin(&mut self, permit: PermitKey, now: Time, actions: &mut Vec<Action>) -> bool {
+    /// `worker` is about to make its job's call: whether it still may. `false`: give the permit back, do nothing.
+    pub fn begin(
+        &mut self,
+        permit: PermitKey,
+        worker: WorkerId,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) -> bool {
         if !self.books.is_held(permit) {
             return self.planted.is(Fault::EndedJobBegins);
         }
-        let job = self.books.holding(permit).expect("held").job;
+        let held = self.books.holding(permit).expect("held");
+        held.worker = Some(worker);
+        let job = held.job;
         let expired = self.jobs.get(&job).is_none_or(|job| job.deadline <= now);
         if expired {
             self.end_early(job, Ending::Expired, CancelReason::Deadline, now, actions);
@@ -275,50 +300,16 @@ impl Core {
         } else {
             self.stop.unwrap_or(Time::NEVER)
         };
-        let soonest = timer.min(bill).min(stop).min(self.next_turn());
+        let soonest = timer
+            .min(bill)
+            .min(stop)
+            .min(self.next_turn())
+            .min(self.books.next_orphan());
         if self.jobs.is_empty() && self.books.in_use() == 0 {
             // Nobody is there for whom a target could open.
             return soonest;
         }
         soonest.min(self.advances_at())
-    }
-
-    /// Compares what is counted with what is there. `Err` says in words what does not agree.
-    ///
-    /// # Errors
-    /// If the books, the lines or the timers disagree.
-    pub fn audit(&self) -> Result<(), String> {
-        self.books.audit()?;
-        let in_lines: usize = self.lines.iter().map(Line::waiting).sum();
-        let waiting = self
-            .jobs
-            .values()
-            .filter(|job| job.permit.is_none() && job.back_at.is_none())
-            .count();
-        let aged: usize = self.waiting.ages.iter().map(BTreeSet::len).sum();
-        if [in_lines, waiting, aged] != [self.waiting.jobs; 3] {
-            return Err(format!(
-                "{} wait, the lines have {in_lines}, the jobs {waiting}",
-                self.waiting.jobs
-            ));
-        }
-        self.audit_waiting()?;
-        self.audit_onward()?;
-        if self.timers.len() != self.jobs.len() {
-            return Err(format!(
-                "{} jobs, {} timers",
-                self.jobs.len(),
-                self.timers.len()
-            ));
-        }
-        if self.books.in_use() > self.most_in_flight() {
-            return Err(format!(
-                "{} in flight, the limit is {}",
-                self.books.in_use(),
-                self.most_in_flight()
-            ));
-        }
-        Ok(())
     }
 
     fn give_back(
@@ -328,9 +319,20 @@ impl Core {
         now: Time,
         actions: &mut Vec<Action>,
     ) {
-        let Some(mut held) = self.books.give_back(permit) else {
-            return;
-        };
+        if let Some(held) = self.books.give_back(permit) {
+            self.is_back(permit, held, report, now, actions);
+        }
+    }
+
+    /// A slot is free again; what became of its call is learned from, and its job goes on, if it has not ended.
+    pub(super) fn is_back(
+        &mut self,
+        permit: PermitKey,
+        mut held: Holding,
+        report: &Report,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
         let took = now.since(held.since);
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let line = &mut self.lines[held.stage.index()];
@@ -338,13 +340,19 @@ impl Core {
         line.finish(held.class, held.flow);
         let in_use = self.books.in_use_of_target(held.target);
         let target = &mut self.targets[held.target.index()];
+        let current = target.knows(&held.badge);
         let shut = target.come_back(held.badge, report, in_use, &mut self.rng, now);
         let ours = self
             .jobs
             .get(&held.job)
             .is_some_and(|job| job.permit == Some(permit));
-        if ours {
+        if ours && current {
             self.estimates[held.target.index()].record(held.class, took, now);
+            if report.outcome == Outcome::Failed(Cause::ModelUnavailable) {
+                self.note_missing(held.job, held.target, now);
+            }
+        }
+        if ours {
             self.go_on(held.job, report, held.target, now, actions);
         }
         if shut {
@@ -377,7 +385,7 @@ impl Core {
         };
         match job.permit {
             None => self.stand_down(id, now),
-            Some(permit) => self.books.interrupt(permit),
+            Some(permit) => self.interrupt(permit, now),
         }
         let running = self.forget(id).permit.is_some();
         self.act(id, Step::End(ending), actions);
@@ -388,6 +396,7 @@ impl Core {
 
     fn tick(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.end_what_is_due(now, actions);
+        self.look_after_orphans(now, actions);
         if now >= self.next_bill {
             self.bill_all(now);
         }
@@ -458,7 +467,7 @@ impl Core {
 }
 
 /// By provider: its targets.
-fn targets_of(settings: &Settings) -> Vec<Vec<TargetId>> {
+pub(super) fn targets_of(settings: &Settings) -> Vec<Vec<TargetId>> {
     let mut targets = vec![Vec::new(); settings.providers.len()];
     for (index, provider) in settings.targets.iter().enumerate() {
         targets[provider.index()].push(TargetId(index as u32));

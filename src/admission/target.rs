@@ -11,12 +11,14 @@ use super::limit::Limit;
 use super::outcome::{Cause, Outcome, Report};
 use super::planted::{Fault, Planted};
 use super::settings::{Learning, ProviderSettings};
-use super::shut::Opening;
+use super::shut::{Opening, Shut};
 use crate::clock::Time;
 
 /// What a call knows of its target as it was when the call started.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Badge {
+    /// Of the target: who it was.
+    generation: u32,
     /// Of the limit: which stretch between two cuts.
     epoch: u32,
     /// Whether the call filled the limit.
@@ -34,6 +36,10 @@ pub(super) struct Target {
     first_bytes: FirstBytes,
     /// When [`Target::advance`] has something to do.
     wakes: Time,
+    /// How often it became another.
+    generation: u32,
+    /// Whether it was taken out of the configuration.
+    is_gone: bool,
     planted: Planted,
 }
 
@@ -46,8 +52,47 @@ impl Target {
             budget: Budget::new(&provider.retry),
             first_bytes: FirstBytes::default(),
             wakes: Time::NEVER,
+            generation: 0,
+            is_gone: false,
             planted: Planted::default(),
         }
+    }
+
+    /// It takes the place of one of this generation, of which `in_use` calls are in flight.
+    pub(super) fn succeed(&mut self, generation: u32, is_gone: bool, in_use: usize, now: Time) {
+        self.generation = generation.wrapping_add(1);
+        self.is_gone = is_gone;
+        self.limit.come_back(in_use, now);
+    }
+
+    /// How often it became another.
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Whether it was taken out of the configuration.
+    pub(super) fn is_gone(&self) -> bool {
+        self.is_gone
+    }
+
+    /// Other settings are in force; what it learned stays.
+    pub(super) fn configure(
+        &mut self,
+        provider: &ProviderSettings,
+        learning: &Learning,
+        now: Time,
+    ) {
+        self.limit
+            .configure(provider.limit, provider.adaptive, &learning.limit, now);
+        self.gate.configure(&learning.gate);
+        self.breaker.configure(provider.breaker);
+        self.budget.configure(&provider.retry);
+        self.set_alarm();
+    }
+
+    /// Whether the call was made to who it is now.
+    pub(super) fn knows(&self, badge: &Badge) -> bool {
+        badge.generation == self.generation || self.planted.is(Fault::OldCallsTeach)
     }
 
     /// Whether a call may start beside `in_use` others.
@@ -58,11 +103,16 @@ impl Target {
 
     /// Whether nothing but its limit bounds it.
     pub(super) fn is_open(&self) -> bool {
-        (self.gate.is_open() || self.planted.is(Fault::GateIgnored)) && self.breaker.admits()
+        let gate = self.gate.is_open() || self.planted.is(Fault::GateIgnored);
+        let is_there = !self.is_gone || self.planted.is(Fault::GoneIsCalled);
+        gate && self.breaker.admits() && is_there
     }
 
     /// When it will take calls, its limit aside. A start that is merely paced is none of that.
     pub(super) fn opening(&self) -> Opening {
+        if self.is_gone {
+            return Opening::Shut(Time::NEVER, Shut::Removed);
+        }
         match (self.gate.shut(), self.breaker.opening()) {
             (None, breaker) => breaker,
             (Some((until, why)), Opening::Shut(later, _)) if later <= until => {
@@ -100,6 +150,7 @@ impl Target {
     pub(super) fn start(&mut self, in_use: usize, now: Time) -> Badge {
         self.gate.start(now);
         let badge = Badge {
+            generation: self.generation,
             epoch: self.limit.epoch(),
             bound: self.limit.start(in_use, now),
             pass: self.breaker.start(now),
@@ -110,8 +161,10 @@ impl Target {
 
     /// A call's answer has begun.
     pub(super) fn answer(&mut self, badge: &mut Badge, rng: &mut Rng, now: Time) {
-        self.breaker.judge(&mut badge.pass, Verdict::Well, rng, now);
-        self.set_alarm();
+        if self.knows(badge) {
+            self.breaker.judge(&mut badge.pass, Verdict::Well, rng, now);
+            self.set_alarm();
+        }
     }
 
     /// A call is back, which leaves `in_use` of them. Says whether the target is shut by it, or for longer.
@@ -123,6 +176,10 @@ impl Target {
         rng: &mut Rng,
         now: Time,
     ) -> bool {
+        if !self.knows(&badge) {
+            self.limit.come_back(in_use, now);
+            return false;
+        }
         let before = self.opening();
         if let Some(first_byte) = report.first_byte {
             self.first_bytes.record(first_byte);
@@ -171,6 +228,12 @@ impl Target {
             | Cause::Unwanted
             | Cause::Own => {}
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn planted(mut self, planted: Planted) -> Self {
+        self.plant(planted);
+        self
     }
 
     #[cfg(test)]

@@ -3,13 +3,17 @@
 
 mod audit;
 mod bounds;
+mod changes;
 mod ends;
 mod fairness;
 mod limits;
+mod orphans;
 mod retries;
 mod sessions;
 mod shut;
 mod stopping;
+mod throttle;
+mod whereabouts;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -36,6 +40,9 @@ struct Seen {
     waits: usize,
     ending: Option<Ending>,
     interrupted: Option<CancelReason>,
+    /// When its holder was given up on, and when its slot was taken back.
+    quarantined: Option<Time>,
+    reclaimed: Option<Time>,
     /// While it backs off: until when.
     back_at: Option<Time>,
     stage: usize,
@@ -54,6 +61,8 @@ struct Ask {
     model: Option<ModelId>,
     deadline: u64,
     bytes: usize,
+    /// Whether its slot may be taken from a holder that does not come back.
+    reclaim: bool,
 }
 
 /// The job is over with it.
@@ -72,6 +81,7 @@ fn ask(flow: u64) -> Ask {
         model: None,
         deadline: 3_600,
         bytes: 1,
+        reclaim: true,
     }
 }
 
@@ -146,6 +156,7 @@ fn settings(providers: usize) -> Settings {
         providers: vec![provider; providers],
         targets: (0..providers as u32).map(ProviderId).collect(),
         learning: Learning::default(),
+        orphans: Default::default(),
     }
 }
 
@@ -193,6 +204,7 @@ impl World {
             class: ask.class,
             deadline: self.now + secs(ask.deadline),
             bytes: ask.bytes,
+            reclaim: ask.reclaim,
         }));
         job
     }
@@ -223,9 +235,18 @@ impl World {
     fn begin(&mut self, job: u64) -> bool {
         let permit = self.seen[&job].permit.expect("the job was started");
         let mut actions = Vec::new();
-        let may = self.core.begin(permit, self.now, &mut actions);
+        let may = self.core.begin(permit, WorkerId(0), self.now, &mut actions);
         self.note(actions);
         may
+    }
+
+    /// Its guard was found to be lost.
+    fn recover(&mut self, job: u64) -> bool {
+        let permit = self.seen[&job].permit.expect("the job was started");
+        let mut actions = Vec::new();
+        let recovered = self.core.recover(permit, self.now, &mut actions);
+        self.note(actions);
+        recovered
     }
 
     /// So many seconds later, without a tick.
@@ -257,6 +278,20 @@ impl World {
         self.note(actions);
     }
 
+    /// Other settings are in force; no target is another, and none is gone.
+    fn change(&mut self, settings: Settings) {
+        self.change_targets(settings, &[], &[]);
+    }
+
+    fn change_targets(&mut self, settings: Settings, anew: &[u32], gone: &[u32]) {
+        let ids = |list: &[u32]| list.iter().copied().map(TargetId).collect();
+        self.on(Event::Change(Box::new(Change {
+            settings,
+            anew: ids(anew),
+            gone: ids(gone),
+        })));
+    }
+
     fn note(&mut self, actions: Vec<Action>) {
         for action in actions {
             assert!(action.seq > self.seq, "sequence numbers increase");
@@ -286,6 +321,8 @@ impl World {
                     assert_eq!(before, None, "job {} ended twice", action.job.0);
                 }
                 Step::Interrupt(reason) => seen.interrupted = Some(reason),
+                Step::Quarantine { .. } => seen.quarantined = Some(self.now),
+                Step::Reclaim { .. } => seen.reclaimed = Some(self.now),
             }
         }
         self.core.audit().expect("the books agree");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::shut::{Opening, Shut};
+use super::slots::Turnover;
 use super::state::Core;
 use super::target::Target;
 use super::{CLASSES, ProviderId, TargetId};
@@ -15,12 +16,18 @@ pub struct CoreView {
     pub in_use: usize,
     /// The most calls that were ever in flight.
     pub peak: usize,
-    /// The global limit.
+    /// The global limit, as configured.
     pub limit: usize,
+    /// The global limit in force: less while the load of the box holds it down.
+    pub limit_now: usize,
+    /// Whether jobs of the lowest class are refused, for the load of the box.
+    pub refuses_low: bool,
     /// By provider, in the order of the settings.
     pub providers: Vec<ProviderView>,
     /// By target, in the order of the settings.
     pub targets: Vec<TargetView>,
+    /// Calls that may be in flight of one session; those of some API keys may have fewer.
+    pub session_limit: usize,
     /// Sessions with calls in flight.
     pub sessions: usize,
     /// How many may have.
@@ -39,12 +46,12 @@ pub struct CoreView {
     pub pressure: bool,
     /// Whether the core takes nothing new.
     pub stopping: bool,
-    /// Slots taken since the start.
-    pub taken: u64,
-    /// Slots given back since the start.
-    pub given_back: u64,
-    /// Returns that came too late to change anything.
-    pub late_returns: u64,
+    /// Slots whose holders are given up on: no living call has them.
+    pub quarantined: usize,
+    /// Workers that don't come back, with their slot or without it.
+    pub lost_workers: usize,
+    /// What went through the ledger since the start.
+    pub turnover: Turnover,
 }
 
 /// One provider at one moment.
@@ -116,13 +123,15 @@ impl Core {
                 limit: provider.limit,
                 waiting: self.waiting.by_provider[index],
             });
-        let (taken, given_back) = self.books.turnover();
         CoreView {
             in_use: self.books.in_use(),
             peak: self.peak,
             limit: self.settings.global,
+            limit_now: self.global(),
+            refuses_low: self.throttle.refuses_low,
             providers: providers.collect(),
             targets: self.targets_view(now),
+            session_limit: self.settings.session,
             sessions: self.books.sessions(),
             sessions_limit: self.settings.sessions,
             waiting: self.waiting.jobs,
@@ -132,9 +141,9 @@ impl Core {
             classes: std::array::from_fn(|class| self.view_of_class(class, now)),
             pressure: self.waiting.pressure,
             stopping: self.stop.is_some(),
-            taken,
-            given_back,
-            late_returns: self.books.late_returns(),
+            quarantined: self.books.quarantined(),
+            lost_workers: self.books.lost(),
+            turnover: self.books.turnover(),
         }
     }
 

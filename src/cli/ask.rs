@@ -154,9 +154,13 @@ fn timings(call: &CallInfo, phases: &Phases, usage: Option<&Usage>) -> String {
     let tokens = usage.map_or_else(String::new, |usage| {
         format!(", tokens {} + {}", usage.prompt, usage.completion)
     });
+    let backoff = match phases.backoff.is_zero() {
+        true => String::new(),
+        false => format!("backing off {:.3} s, ", phases.backoff.as_secs_f64()),
+    };
     let name = |name: &Option<std::sync::Arc<str>>| name.as_deref().unwrap_or("-").to_owned();
     format!(
-        "{}/{}: in line {:.3} s, connect {:.3} s, first byte {:.3} s, total {:.3} s{tokens}",
+        "{}/{}: in line {:.3} s, {backoff}connect {:.3} s, first byte {:.3} s, total {:.3} s{tokens}",
         name(&call.provider),
         name(&call.model),
         phases.queue.as_secs_f64(),

@@ -5,7 +5,9 @@ mod check;
 mod load;
 mod logging;
 mod print;
+mod reload;
 mod serve;
+mod service;
 mod signals;
 mod terminal;
 
@@ -41,12 +43,14 @@ enum Command {
     Check(check::Options),
     /// Put load on a running server, and report what became of it
     Load(load::Options),
-    /// Print a file for another program, made of this configuration
+    /// Print a file for somebody else: a unit for systemd, rules for Prometheus, a dashboard for Grafana
     Print(print::Options),
+    /// Have a running server read its configuration anew, and say what is different
+    Reload(reload::Options),
 }
 
 /// Which configuration.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct Source {
     /// The configuration [default: ./config.toml if there is one, else the built-in defaults]
     #[arg(short, long, value_name = "FILE")]
@@ -57,7 +61,7 @@ struct Source {
 }
 
 impl Source {
-    fn load(self, listen: Option<Listen>) -> Result<Config, ConfigError> {
+    fn load(&self, listen: Option<Listen>) -> Result<Config, ConfigError> {
         let overrides = Overrides {
             profile: self.profile,
             listen,
@@ -69,13 +73,19 @@ impl Source {
 }
 
 /// What a server takes.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct Settings {
     #[command(flatten)]
     source: Source,
     /// Where to listen: host:port (port 0 takes a free one) or unix:PATH
     #[arg(short, long, value_name = "ADDRESS")]
     listen: Option<Listen>,
+}
+
+impl Settings {
+    fn load(&self) -> Result<Config, ConfigError> {
+        self.source.load(self.listen.clone())
+    }
 }
 
 /// Runs the program with the process's arguments. The exit code: 0 done, 1 failed, 2 wrong arguments or configuration,
@@ -89,13 +99,14 @@ pub fn run() -> ExitCode {
         Some(Command::Check(options)) => check::check(options),
         Some(Command::Load(options)) => load::load(options),
         Some(Command::Print(options)) => print::print(options),
+        Some(Command::Reload(options)) => reload::reload(options),
     }
 }
 
 fn serve(settings: Settings) -> ExitCode {
     let file = Loader::locate(settings.source.config.as_deref());
-    match settings.source.load(settings.listen) {
-        Ok(config) => serve::serve(config, file.as_deref()),
+    match settings.load() {
+        Ok(config) => serve::serve(config, file.as_deref(), settings),
         Err(error) => refuse(&error),
     }
 }

@@ -5,8 +5,9 @@
 
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use crossbeam::channel::{Receiver, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 
 use crate::cancel::{CancelReason, CancelToken};
 
@@ -20,7 +21,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals. The first one ends [`Signals::wait`].
+    /// Takes the signals. The first one ends [`Signals::wait_for`].
     ///
     /// # Errors
     /// If the system refuses, or somebody in this process has taken them already.
@@ -33,10 +34,17 @@ impl Signals {
         Ok(Signals { first })
     }
 
-    /// Waits for the first signal.
-    pub(super) fn wait(&self) {
-        // An error means that the handler is gone, and with it any word to wait for.
-        let _ = self.first.recv();
+    /// Such that come when the other end says so, or is dropped.
+    #[cfg(test)]
+    pub(super) fn told() -> (Signals, crossbeam::channel::Sender<()>) {
+        let (told, first) = bounded(1);
+        (Signals { first }, told)
+    }
+
+    /// Waits for the first signal, so long; whether it came.
+    pub(super) fn wait_for(&self, most: Duration) -> bool {
+        // A closed channel means that the handler is gone, and with it any word to wait for.
+        self.first.recv_timeout(most) != Err(RecvTimeoutError::Timeout)
     }
 }
 

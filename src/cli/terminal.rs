@@ -2,13 +2,20 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use super::logging::is_journal;
+
 /// Says what went wrong, on standard error.
 #[expect(
     clippy::print_stderr,
     reason = "commands speak to people, where there is no log or beside it"
 )]
 pub(super) fn complain(text: &str) {
-    eprintln!("pointsman: {text}");
+    match is_journal() {
+        true => text
+            .lines()
+            .for_each(|line| eprintln!("<3>pointsman: {line}")),
+        false => eprintln!("pointsman: {text}"),
+    }
 }
 
 /// Says something beside the answer, on standard error.

@@ -1,7 +1,8 @@
 //! `[[server.keys]]`, `server.allowed_hosts`, `server.allowed_origins`: who may come in.
 //!
-//! A client's key is found as a provider's is, in a variable or a file, with one difference: one that is not there stops
-//! the start. Its client would be refused request after request, and nobody would know why.
+//! A client's key is found as a provider's is, in a variable, a file or a systemd credential (`server.keys.NAME`: that of a
+//! provider has the provider's name, and must never become a client's), with one difference: one that is not there
+//! stops the start. Its client would be refused request after request, and nobody would know why.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -35,7 +36,7 @@ pub struct ClientKey {
     pub key_env: Option<String>,
     /// The file that holds the key.
     pub key_file: Option<PathBuf>,
-    /// The key itself, as found at the start; visible ASCII, never empty, and no two are alike. Never printed.
+    /// The key itself, as found when the configuration was read; visible ASCII, never empty, and no two are alike. Never printed.
     pub key: String,
     /// Of requests that don't say.
     pub priority: Priority,
@@ -117,10 +118,20 @@ impl ClientKey {
         ClientKey { key: found, ..key }
     }
 
+    /// What a systemd credential with it is called.
+    fn credential(&self) -> String {
+        format!("server.keys.{}", self.name)
+    }
+
     /// The key; empty where there is none, which is then refused.
     fn find(&self, section: &mut Section<'_>, environment: &Environment) -> String {
         let (variable, file) = (self.key_env.as_deref(), self.key_file.as_deref());
-        let problem = match secret::find(variable, file, environment) {
+        let credential = || secret::from_credential(&self.credential(), environment);
+        let found = match secret::find(variable, file, environment) {
+            Ok(None) if !self.name.is_empty() => credential(),
+            found => found,
+        };
+        let problem = match found {
             Ok(Some(key)) => return key,
             Ok(None) => match variable {
                 Some(name) => format!("the environment variable {name} is not set"),
@@ -128,10 +139,9 @@ impl ClientKey {
                 None if says(section, "key_env") || says(section, "key_file") => {
                     return String::new();
                 }
-                None => {
-                    "missing, accepted is the name of an environment variable, or a file in key_file"
-                        .to_owned()
-                }
+                None => "missing, accepted is the name of an environment variable, a file in key_file, or a systemd \
+                         credential server.keys.NAME"
+                    .to_owned(),
             },
             Err(problem) => problem,
         };

@@ -20,6 +20,7 @@
 mod access;
 mod adaptive;
 mod alerts;
+mod changes;
 mod document;
 mod engine;
 mod environment;
@@ -40,13 +41,16 @@ mod server;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod timeouts;
 mod value;
+mod watchdog;
 mod word;
 
 pub use access::{Access, ClientKey};
 pub use adaptive::{Adaptive, Gate};
 pub use alerts::{AlertKind, AlertRule, Alerts, Webhook, WebhookKind};
+pub use changes::Changes;
 pub use engine::Engine;
 pub use environment::Environment;
 pub use error::{ConfigError, NotAccepted, Place, Problem};
@@ -56,13 +60,15 @@ pub use log::Log;
 pub use priority::Priority;
 pub use profile::Profile;
 pub use provider::{
-    Breaker, Model, OperationTimeouts, Pool, Provider, ProviderKind, Retry, Thinking,
+    Breaker, CaFile, Model, OperationTimeouts, Pool, Provider, ProviderKind, Retry, Thinking,
 };
 pub use queue::{Queue, Weights};
 pub use routing::{Fallback, Routing};
 pub use server::{Listen, Server};
 pub use telemetry::Telemetry;
+pub use throttle::{Shares, Thresholds, Throttle};
 pub use timeouts::{Learn, Timeouts};
+pub use watchdog::Watchdog;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -92,7 +98,11 @@ pub struct Config {
     pub providers: BTreeMap<String, Provider>,
     /// Who answers `auto`.
     pub routing: Routing,
-    /// The lifecycle log in memory, and metrics.
+    /// Slots whose holders don't come back.
+    pub watchdog: Watchdog,
+    /// How the global limit follows the load of the box.
+    pub throttle: Throttle,
+    /// The lifecycle log, and metrics.
     pub telemetry: Telemetry,
     /// What is worth telling somebody about.
     pub alerts: Alerts,
@@ -171,6 +181,10 @@ impl Config {
             queue: root.section("queue", |section| Queue::read(section, profile)),
             routing: root.section("routing", |section| {
                 Routing::read(section, &providers.on, &providers.off)
+            }),
+            watchdog: root.section("watchdog", |section| Watchdog::read(section, profile)),
+            throttle: root.section("throttle", |section| {
+                Throttle::read(section, profile, limits.global)
             }),
             telemetry,
             alerts,

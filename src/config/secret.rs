@@ -1,16 +1,21 @@
 //! Where a key is, and what is said when it isn't there.
 //!
-//! The configuration names an environment variable, a file, or both; never the key itself. Texts made here name variables
+//! The configuration names an environment variable, a file, or both; never the key itself. Where neither has one, systemd's
+//! credentials are looked through (`LoadCredential=NAME:FILE` in a unit). Texts made here name variables
 //! and files, never what is in them, and what could be a key in the wrong place is not shown either.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
 use super::file::read_text;
 use super::section::Section;
 
+/// Where systemd puts what `LoadCredential=` names.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
 /// No key is longer; a file that is, is no key.
-pub(super) const MAX_KEY_BYTES: usize = 64 * 1024;
+const MAX_KEY_BYTES: usize = 64 * 1024;
 
 /// The variable and the file that a section names under these knobs.
 pub(super) fn read(
@@ -72,13 +77,31 @@ pub(super) fn find(
 ///
 /// # Errors
 /// As [`find`].
-pub(super) fn from_file(path: &Path) -> Result<String, String> {
+fn from_file(path: &Path) -> Result<String, String> {
     match read_text(path, MAX_KEY_BYTES) {
         Ok(text) => checked(text.trim(), &format!("the file {}", path.display())),
         Err(error) => Err(format!(
             "cannot read the key from {}: {error}",
             path.display()
         )),
+    }
+}
+
+/// The key in the credential of this name; `None` where systemd gave us none of it. The name is one of a file.
+///
+/// # Errors
+/// As [`find`].
+pub(super) fn from_credential(
+    name: &str,
+    environment: &Environment,
+) -> Result<Option<String>, String> {
+    let Some(directory) = environment.get(CREDENTIALS) else {
+        return Ok(None);
+    };
+    let path = Path::new(directory).join(name);
+    match read_text(&path, MAX_KEY_BYTES) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        _ => from_file(&path).map(Some),
     }
 }
 

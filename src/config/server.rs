@@ -47,6 +47,8 @@ pub struct Server {
     pub resend_grace: Duration,
     /// From the word to stop until the end.
     pub drain: Duration,
+    /// Of that, on sockets that a successor goes on with: for what is on its way from clients that were let in before.
+    pub hand_over: Duration,
 }
 
 impl Server {
@@ -98,6 +100,9 @@ impl Server {
             drain: section
                 .duration("drain", Duration::ZERO..=24 * HOUR)
                 .unwrap_or(secs(30)),
+            hand_over: section
+                .duration("hand_over", Duration::ZERO..=secs(60))
+                .unwrap_or(secs(1)),
         };
         server.check(section);
         server

@@ -26,7 +26,7 @@ use super::inbox::Inbox;
 use super::message::{Head, Request};
 use super::receive::Stop;
 use super::reply::{Exchange, Manners, Progress};
-use super::shared::{Place, Shared, Turn};
+use super::shared::{NextRequest, Place, Shared, Turn};
 use super::socket::{Received, Socket};
 
 /// A client's connection, in the hands of whoever owns this.
@@ -36,6 +36,9 @@ pub(super) struct Connection {
     pub(super) place: Place,
     peer: Option<SocketAddr>,
     pub(super) inbox: Inbox,
+    next: NextRequest,
+    /// Whether that is its first request.
+    fresh: bool,
 }
 
 /// How the handler came out of a request.
@@ -58,12 +61,20 @@ enum Next {
 
 impl Connection {
     pub(super) fn new(socket: Arc<Socket>, place: Place, peer: Option<SocketAddr>) -> Self {
+        let next = place.first_request();
         Connection {
             socket,
             place,
             peer,
             inbox: Inbox::default(),
+            next,
+            fresh: true,
         }
+    }
+
+    /// Whether its first request has not begun.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.fresh
     }
 
     pub(super) fn socket(&self) -> &Socket {
@@ -111,7 +122,7 @@ pub(super) fn serve(door: &Arc<Shared>, mut connection: Connection, bell: &Arc<B
             match connection.inbox.fill_idle(&connection.socket, &*door.clock) {
                 Ok(Received::Bytes) => {}
                 Ok(Received::End) | Err(_) => return,
-                Ok(Received::Timeout) if door.is_quiet() => return,
+                Ok(Received::Timeout) if connection.is_unwanted(door) => return,
                 Ok(Received::Timeout) if !connection.place.is_general() => {
                     let Connection { socket, place, .. } = connection;
                     drop(place);
@@ -119,6 +130,9 @@ pub(super) fn serve(door: &Arc<Shared>, mut connection: Connection, bell: &Arc<B
                 }
                 Ok(Received::Timeout) => {
                     connection.inbox.shrink();
+                    if !connection.is_fresh() {
+                        connection.next.settle();
+                    }
                     return door.parking.park(door, connection);
                 }
             }
@@ -139,9 +153,15 @@ pub(super) fn serve(door: &Arc<Shared>, mut connection: Connection, bell: &Arc<B
 }
 
 impl Connection {
+    /// Whether nobody waits for its next request any more.
+    fn is_unwanted(&self, door: &Shared) -> bool {
+        door.is_quiet() && !(self.is_fresh() && door.waits_for_fresh())
+    }
+
     /// One request and its answer.
     fn turn(&mut self, door: &Arc<Shared>, bell: &Arc<Bell>) -> Next {
-        let turn = door.begin_turn();
+        let turn = door.begin_turn(&self.next);
+        self.fresh = false;
         let received = self.inbox.read_at();
         let head = match self.read_head(door) {
             Ok(head) => head,

@@ -8,8 +8,9 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, sockopt};
 
 use super::bell::Bell;
 use super::connection::{self, Connection};
@@ -44,11 +45,67 @@ pub(super) trait Source: Send {
     fn accept(&mut self) -> io::Result<(OwnedFd, Option<SocketAddr>)>;
 }
 
+/// A listening socket that somebody else made and that whoever comes after may go on with: a service manager's.
+///
+/// ```
+/// use pointsman::door::Inherited;
+///
+/// let socket = Inherited::from(std::net::TcpListener::bind("127.0.0.1:0")?);
+/// assert!(socket.listen()?.is_loopback());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub enum Inherited {
+    /// A TCP socket.
+    Tcp(TcpListener),
+    /// A Unix socket. Its file is left alone.
+    Unix(UnixListener),
+}
+
+impl Inherited {
+    /// Where it listens, in the words of `server.listen`. An abstract name stands behind an `@`.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn listen(&self) -> io::Result<Listen> {
+        Ok(match self {
+            Inherited::Tcp(listener) => Listen::Tcp(listener.local_addr()?.to_string()),
+            Inherited::Unix(listener) => Listen::Unix(path_of(&listener.local_addr()?)),
+        })
+    }
+}
+
+impl From<TcpListener> for Inherited {
+    fn from(listener: TcpListener) -> Self {
+        Inherited::Tcp(listener)
+    }
+}
+
+impl From<UnixListener> for Inherited {
+    fn from(listener: UnixListener) -> Self {
+        Inherited::Unix(listener)
+    }
+}
+
+fn path_of(address: &UnixAddr) -> PathBuf {
+    let abstract_name = || {
+        let name = address.as_abstract_name().unwrap_or_default();
+        format!("@{}", String::from_utf8_lossy(name)).into()
+    };
+    address
+        .as_pathname()
+        .map_or_else(abstract_name, Path::to_owned)
+}
+
 /// A listening socket.
 #[derive(Debug)]
 pub(super) enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    Unix {
+        listener: UnixListener,
+        /// Where it is ours, it goes with the listener.
+        _file: Option<SocketFile>,
+    },
 }
 
 /// A Unix socket's file. It goes with the listener, unless somebody else's has taken its place.
@@ -79,16 +136,50 @@ impl Listener {
                     path: path.clone(),
                     inode: inode(path)?,
                 };
-                Ok(Listener::Unix(listener, file))
+                Ok(Listener::Unix {
+                    listener,
+                    _file: Some(file),
+                })
             }
         }
+    }
+
+    /// Takes over a socket as it is, its backlog and the mode of its file too.
+    ///
+    /// # Errors
+    /// When it does not listen: it is a client's connection, or not yet bound.
+    pub(super) fn inherit(socket: Inherited) -> io::Result<Self> {
+        let listens = match &socket {
+            Inherited::Tcp(listener) => sockopt::socket_acceptconn(listener)?,
+            Inherited::Unix(listener) => sockopt::socket_acceptconn(listener)?,
+        };
+        if !listens {
+            let why = "the socket does not listen (a socket unit needs Accept=no)";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        Ok(match socket {
+            Inherited::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                Listener::Tcp(listener)
+            }
+            Inherited::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                Listener::Unix {
+                    listener,
+                    _file: None,
+                }
+            }
+        })
     }
 
     /// `host:port` with the port in use, or `unix:PATH`.
     pub(super) fn address(&self) -> io::Result<String> {
         match self {
             Listener::Tcp(listener) => Ok(listener.local_addr()?.to_string()),
-            Listener::Unix(_, file) => Ok(format!("unix:{}", file.path.display())),
+            Listener::Unix { listener, .. } => Ok(format!(
+                "unix:{}",
+                path_of(&listener.local_addr()?).display()
+            )),
         }
     }
 }
@@ -97,7 +188,7 @@ impl Source for Listener {
     fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Listener::Tcp(listener) => listener.as_fd(),
-            Listener::Unix(listener, _) => listener.as_fd(),
+            Listener::Unix { listener, .. } => listener.as_fd(),
         }
     }
 
@@ -108,7 +199,7 @@ impl Source for Listener {
                 stream.set_nodelay(true)?;
                 Ok((stream.into(), Some(peer)))
             }
-            Listener::Unix(listener, _) => {
+            Listener::Unix { listener, .. } => {
                 let (stream, _) = listener.accept()?;
                 Ok((stream.into(), None))
             }

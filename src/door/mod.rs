@@ -8,8 +8,8 @@
 //!     +----> 503 --> parking: one poller for all that wait or linger
 //! ```
 //!
-//! * [`Door`] owns the sockets and all threads: `pointsman-door-accept`, `-poll`, and `-0`, `-1`, ... for the
-//!   crew.
+//! * [`Door`] owns the sockets and all threads: `pointsman-door-accept` (one for each listening socket), `-poll`, and `-0`,
+//!   `-1`, ... for the crew.
 //! * [`Handler`] is asked about a head before the body is read, and then answers whole requests.
 //! * [`Exchange`] is the client's side of one request; any thread may answer through it.
 //!
@@ -58,6 +58,7 @@ mod tests;
 
 pub use budget::Held;
 pub use floor::Floor;
+pub use listener::Inherited;
 pub use message::{Head, Headers, Request, Response};
 pub use reply::{Exchange, Progress, Wake};
 pub use tiny_http::{HTTPVersion, Header, Method, StatusCode};
@@ -143,7 +144,7 @@ pub trait Handler: fmt::Debug + Send + Sync {
 /// #         listen: Listen::Tcp("127.0.0.1:0".into()), max_connections: 8, operation_connections: 2,
 /// #         max_head: 16384, max_headers: 100, max_body: 65536, max_body_total: 65536, json_depth: 8,
 /// #         head_timeout: second, body_timeout: second, idle_timeout: second, park_after: second,
-/// #         write_timeout: second, stream_keepalive: second, resend_grace: second, drain: second,
+/// #         write_timeout: second, stream_keepalive: second, resend_grace: second, drain: second, hand_over: second,
 /// #     }
 /// # }
 /// let door = Door::open(&config(), SystemClock::shared(), Arc::new(Hello))?;
@@ -157,10 +158,10 @@ pub trait Handler: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct Door {
     shared: Arc<Shared>,
-    address: String,
-    /// Rings when accepting is to end.
+    addresses: Vec<String>,
+    /// Rings when accepting is to end. Nobody clears it, so every acceptor hears it.
     stop: Arc<Bell>,
-    acceptor: Option<JoinHandle<()>>,
+    acceptors: Vec<JoinHandle<()>>,
     poller: Option<JoinHandle<()>>,
 }
 
@@ -207,38 +208,72 @@ impl Door {
     ) -> io::Result<Door> {
         let listener = Listener::bind(&config.listen)?;
         let address = listener.address()?;
-        Door::serve(config, clock, handler, listener, address)
+        Door::serve(config, clock, handler, vec![(address, listener)])
+    }
+
+    /// Serves on sockets that somebody else made; `server.listen` does not count. Each gets a thread that accepts. Whoever
+    /// wants them to outlive this door, and what clients have sent to them by then, keeps duplicates of them, as a service
+    /// manager does.
+    ///
+    /// # Errors
+    /// When one does not listen, when there is none, or as [`Door::open`].
+    pub fn open_on(
+        config: &config::Server,
+        clock: SharedClock,
+        handler: Arc<dyn Handler>,
+        sockets: Vec<Inherited>,
+    ) -> io::Result<Door> {
+        if sockets.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "no socket was handed over",
+            ));
+        }
+        let listeners = sockets.into_iter().map(|socket| {
+            let listener = Listener::inherit(socket)?;
+            Ok((listener.address()?, listener))
+        });
+        let listeners = listeners.collect::<io::Result<_>>()?;
+        Door::serve(config, clock, handler, listeners)
     }
 
     fn serve(
         config: &config::Server,
         clock: SharedClock,
         handler: Arc<dyn Handler>,
-        source: impl Source + 'static,
-        address: String,
+        sources: Vec<(String, impl Source + 'static)>,
     ) -> io::Result<Door> {
         let config = fit_handles(config.clone());
         let shared = Arc::new(Shared::new(config, clock, handler, Parking::new()?));
         let mut door = Door {
             shared,
-            address,
+            addresses: Vec::new(),
             stop: Arc::new(Bell::new()?),
-            acceptor: None,
+            acceptors: Vec::new(),
             poller: None,
         };
         let shared = door.shared.clone();
         door.poller = Some(spawn("pointsman-door-poll", move || {
             shared.parking.poll(&shared)
         })?);
-        let (shared, stop) = (door.shared.clone(), door.stop.clone());
-        let accept = move || listener::accept_all(&shared, source, &stop);
-        door.acceptor = Some(spawn("pointsman-door-accept", accept)?);
+        for (address, source) in sources {
+            let (shared, stop) = (door.shared.clone(), door.stop.clone());
+            let accept = move || listener::accept_all(&shared, source, &stop);
+            let acceptor = spawn("pointsman-door-accept", accept)?;
+            door.acceptors.push(acceptor);
+            door.addresses.push(address);
+        }
         Ok(door)
     }
 
-    /// `host:port` with the port that is really used, or `unix:PATH`.
+    /// `host:port` with the port that is really used, or `unix:PATH`; of several sockets the first.
     pub fn address(&self) -> String {
-        self.address.clone()
+        self.addresses.first().cloned().unwrap_or_default()
+    }
+
+    /// Where it listens: as [`Door::address`], of every socket.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
     }
 
     /// Takes no further request on the connections that are there: parked ones close at once, idle ones within
@@ -247,6 +282,26 @@ impl Door {
     pub fn quiesce(&self) {
         self.shared.set_quiet();
         self.shared.parking.look();
+    }
+
+    /// As [`Door::quiesce`], for a door on sockets that a successor goes on with: stops accepting, so that whoever comes
+    /// from now on waits in the socket's backlog for the successor; and waits, at most `grace`, for the requests that may be
+    /// on their way: the first one of each who was let in before, and the next one of each whose last answer is not older than
+    /// `park_after`. Waits until each was answered, or its handler waits for
+    /// the answer ([`Exchange::wait`]). They are handled as ever, and their answers say `Connection: close`. Not to be called from a handler.
+    pub fn hand_over(&mut self, grace: Duration) {
+        let shared = self.shared.clone();
+        shared.set_waits_for_fresh(true);
+        self.stop_accepting();
+        self.quiesce();
+        shared.await_expected(shared.clock.now() + grace);
+        shared.set_waits_for_fresh(false);
+        shared.parking.look();
+    }
+
+    fn stop_accepting(&mut self) {
+        self.stop.ring();
+        self.acceptors.drain(..).for_each(join);
     }
 
     /// Stops accepting, waits at most `grace` for the requests under way, shuts all sockets and joins all
@@ -262,15 +317,14 @@ impl Door {
             return 0;
         }
         let shared = self.shared.clone();
-        self.stop.ring();
-        join(self.acceptor.take());
+        self.stop_accepting();
         self.quiesce();
         shared.await_turns(shared.clock.now() + grace);
         shared.guarded(|| shared.handler.let_go());
         // Whoever comes out of parking from here on finds the crew closed.
         shared.crew.close();
         shared.parking.close();
-        join(self.poller.take());
+        self.poller.take().into_iter().for_each(join);
         shared.shut_all();
         let abandoned = shared.crew.join(&shared, shared.clock.now() + JOIN_MARGIN);
         if abandoned > 0 {
@@ -312,8 +366,8 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
     Builder::new().name(name.into()).spawn(work)
 }
 
-fn join(thread: Option<JoinHandle<()>>) {
-    if thread.is_some_and(|thread| thread.join().is_err()) {
+fn join(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
         log::error!("a thread of the door panicked");
     }
 }

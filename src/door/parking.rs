@@ -1,7 +1,8 @@
 //! Connections that cost no thread: one poller watches them all.
 //!
 //! Two kinds of guests. A *parked* connection waits for its next request and goes back to the crew with its
-//! first byte; it is closed after `idle_timeout`, and at once when the door is quiet. A *lingering* one was
+//! first byte; it is closed after `idle_timeout`, and at once when the door is quiet (before its first request only when
+//! the door has done with waiting for those). A *lingering* one was
 //! sent its last answer while its client may still be sending: what comes is thrown away until the client has
 //! seen the answer and closes, for at most [`LINGER`]. (Closing with unread bytes makes the kernel send a
 //! reset, which takes the answer away from the client.)
@@ -227,14 +228,14 @@ impl Parking {
     /// which is then returned.
     fn send_off(&self, door: &Shared) -> bool {
         let now = door.clock.now();
-        let quiet = door.is_quiet();
+        let (quiet, waits) = (door.is_quiet(), door.waits_for_fresh());
         let mut lot = self.lot.lock();
         let closed = lot.closed;
         let due: Vec<usize> = lot
             .deadlines
             .iter()
             .take_while(|&&(time, _)| closed || quiet || time <= now)
-            .filter(|&&(time, key)| closed || time <= now || lot.is_parked(key))
+            .filter(|&&(time, key)| closed || time <= now || lot.is_unwanted(key, waits))
             .map(|&(_, key)| key)
             .collect();
         let gone: Vec<_> = due
@@ -288,6 +289,14 @@ impl Lot {
             let socket = guest.kind.socket().as_fd();
             let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
             matches!(poll_for(&mut fds, Duration::ZERO), Ok(0))
+        })
+    }
+
+    /// Whether a guest has to go now that it is quiet.
+    fn is_unwanted(&self, key: usize, waits_for_fresh: bool) -> bool {
+        self.guests.get(key).is_some_and(|guest| match &guest.kind {
+            GuestKind::Parked(connection) => !(waits_for_fresh && connection.is_fresh()),
+            GuestKind::Lingering(..) => false,
         })
     }
 

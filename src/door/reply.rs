@@ -216,7 +216,8 @@ impl Exchange {
     }
 
     /// Waits until somebody notifies, the answer is over, the client leaves or the time comes. For the
-    /// connection's own thread: the one in [`Handler::handle`](super::Handler::handle).
+    /// connection's own thread: the one in [`Handler::handle`](super::Handler::handle), when it has handed the request on to
+    /// whoever answers: [`Door::hand_over`](super::Door::hand_over) goes by that.
     ///
     /// *An end needs no `notify`.* The thread sees it when the client's next request arrives, else when it
     /// looks up by itself: after `park_after` and then at doubling distances. So whoever answers need not pay
@@ -232,6 +233,7 @@ impl Exchange {
     /// says so at once.
     pub fn wait(&self, until: Time) -> Wake {
         let inner = &*self.inner;
+        inner.turn.taken_up();
         let mut distance = inner.door.config.park_after.max(Duration::from_millis(1));
         let mut interest = PollFlags::RDHUP | PollFlags::IN;
         loop {
@@ -307,8 +309,9 @@ impl Inner {
 
     /// After the upper right edge was taken: nothing is left to be sent.
     pub(super) fn after_finish(&self) {
-        self.turn.end();
-        if self.ring.load(Ordering::SeqCst) || !self.stays.load(Ordering::Relaxed) {
+        let stays = self.stays.load(Ordering::Relaxed);
+        self.turn.end(stays);
+        if self.ring.load(Ordering::SeqCst) || !stays {
             self.bell.ring();
         }
     }
@@ -326,7 +329,7 @@ impl Inner {
                 false => socket.shut(),
             }
         }
-        self.turn.end();
+        self.turn.end(false);
     }
 
     fn look(&self, interest: PollFlags, timeout: Duration) -> PollFlags {

@@ -31,10 +31,14 @@ pub(super) struct Shared {
     pub(super) parking: Parking,
     /// Said once, by `quiesce`; it never goes back.
     quiet: AtomicBool,
+    /// Requests that may be on their way, and those that have come and are not taken up yet: see [`Expected`].
+    expected: AtomicUsize,
+    /// Whether first requests are waited for, although it is quiet.
+    waits_for_fresh: AtomicBool,
     places: Mutex<Places>,
     /// Turns under way. A turn begins with the first byte of a head and ends with the last of its answer.
     turns: AtomicUsize,
-    /// For whoever waits for `turns` to become zero; the counter itself is not under it.
+    /// For whoever waits for `turns` or `expected` to become zero; the counters themselves are not under it.
     last_turn: (Mutex<()>, Condvar),
     pub(super) tallies: Tallies,
 }
@@ -71,6 +75,8 @@ impl Shared {
             crew: Crew::default(),
             parking,
             quiet: AtomicBool::new(false),
+            expected: AtomicUsize::new(0),
+            waits_for_fresh: AtomicBool::new(false),
             places: Mutex::default(),
             turns: AtomicUsize::new(0),
             last_turn: (Mutex::new(()), Condvar::new()),
@@ -85,6 +91,15 @@ impl Shared {
 
     pub(super) fn set_quiet(&self) {
         self.quiet.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a connection that has not begun its first request is waited for, although it is quiet.
+    pub(super) fn waits_for_fresh(&self) -> bool {
+        self.waits_for_fresh.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_waits_for_fresh(&self, waits: bool) {
+        self.waits_for_fresh.store(waits, Ordering::SeqCst);
     }
 
     /// A place for a new connection, or `None` when even those for operation routes are taken.
@@ -131,12 +146,14 @@ impl Shared {
         }
     }
 
-    /// Counts a turn as under way until it is ended or dropped.
-    pub(super) fn begin_turn(self: &Arc<Self>) -> Turn {
+    /// Counts a turn as under way until it is ended or dropped. It goes on to count as expected what `next` does.
+    pub(super) fn begin_turn(self: &Arc<Self>, next: &NextRequest) -> Turn {
         self.turns.fetch_add(1, Ordering::SeqCst);
         Turn {
             door: self.clone(),
             over: AtomicBool::new(false),
+            request: next.0.clone(),
+            taken_up: AtomicBool::new(false),
         }
     }
 
@@ -151,14 +168,33 @@ impl Shared {
     /// the counter is read; the counter falls, then quiet is read) makes one side see the other, and the
     /// announcer takes the lock, so its word can't fall between the waiter's look and its wait.
     pub(super) fn await_turns(&self, limit: Time) {
+        self.await_none(&self.turns, limit);
+    }
+
+    /// Waits until no request is [`Expected`], or until `limit`; as [`Shared::await_turns`].
+    pub(super) fn await_expected(&self, limit: Time) {
+        self.await_none(&self.expected, limit);
+    }
+
+    fn await_none(&self, count: &AtomicUsize, limit: Time) {
         let (lock, last) = &self.last_turn;
         let mut guard = lock.lock();
-        while self.turns() > 0 {
+        while count.load(Ordering::SeqCst) > 0 {
             let now = self.clock.now();
             if now >= limit {
                 return;
             }
             last.wait_for(&mut guard, limit.until(now));
+        }
+    }
+
+    /// Takes one from a counter, and tells whoever waits for the last.
+    fn count_down(&self, count: &AtomicUsize) {
+        let last = count.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last && self.is_quiet() {
+            let (lock, word) = &self.last_turn;
+            drop(lock.lock());
+            word.notify_all();
         }
     }
 
@@ -241,6 +277,17 @@ impl Place {
         }
         self.kind == PlaceKind::General
     }
+
+    /// Its connection's first request, which is expected.
+    pub(super) fn first_request(&self) -> NextRequest {
+        let first = Expected {
+            door: self.door.clone(),
+            is_counted: AtomicBool::new(false),
+            is_gone: AtomicBool::new(false),
+        };
+        first.expect();
+        NextRequest(Arc::new(first))
+    }
 }
 
 impl Drop for Place {
@@ -252,30 +299,94 @@ impl Drop for Place {
     }
 }
 
+/// A connection's next request: it is expected from the moment in which the client may send it, until the handler has taken
+/// it up ([`Turn::taken_up`]), or until it is plain that it is not on its way (the connection is parked after other
+/// requests, or gone). Whoever hands the sockets over to a successor lets it in first.
+///
+/// The connection's thread and whoever ends an answer may change it at once. So it is counted before it is marked, and
+/// taken off after: the counter never falls below what is marked.
+#[derive(Debug)]
+pub(super) struct Expected {
+    door: Arc<Shared>,
+    is_counted: AtomicBool,
+    /// The connection is gone, and nobody will take off what is counted later.
+    is_gone: AtomicBool,
+}
+
+impl Expected {
+    /// It may be on its way.
+    fn expect(&self) {
+        self.door.expected.fetch_add(1, Ordering::SeqCst);
+        if self.is_counted.swap(true, Ordering::SeqCst) {
+            self.door.count_down(&self.door.expected);
+        }
+        // Whoever ended the answer may come late: either this look sees that the connection went, or its end sees the mark.
+        if self.is_gone.load(Ordering::SeqCst) {
+            self.settle();
+        }
+    }
+
+    /// Nobody waits for it.
+    fn settle(&self) {
+        if self.is_counted.swap(false, Ordering::SeqCst) {
+            self.door.count_down(&self.door.expected);
+        }
+    }
+}
+
+/// The connection's own hold on what is [`Expected`] of it.
+#[derive(Debug)]
+pub(super) struct NextRequest(Arc<Expected>);
+
+impl NextRequest {
+    /// It is not on its way.
+    pub(super) fn settle(&self) {
+        self.0.settle();
+    }
+}
+
+impl Drop for NextRequest {
+    fn drop(&mut self) {
+        self.0.is_gone.store(true, Ordering::SeqCst);
+        self.0.settle();
+    }
+}
+
 /// A turn under way: see [`Shared::begin_turn`].
 #[derive(Debug)]
 pub(super) struct Turn {
     door: Arc<Shared>,
     over: AtomicBool,
+    /// The request that it is about; once it is over, the one after it.
+    request: Arc<Expected>,
+    /// Whether that is no longer [`Expected`] on behalf of this turn.
+    taken_up: AtomicBool,
 }
 
 impl Turn {
-    /// Ends the turn; the second time nothing happens.
-    pub(super) fn end(&self) {
+    /// The handler has taken the request up: it waits for its answer, or has given one.
+    pub(super) fn taken_up(&self) {
+        if !self.taken_up.swap(true, Ordering::AcqRel) {
+            self.request.settle();
+        }
+    }
+
+    /// Ends the turn; the second time nothing happens. Where the client was told that its connection `stays`, its next
+    /// request is expected from here on.
+    pub(super) fn end(&self, stays: bool) {
         if self.over.swap(true, Ordering::AcqRel) {
             return;
         }
-        let last = self.door.turns.fetch_sub(1, Ordering::SeqCst) == 1;
-        if last && self.door.is_quiet() {
-            let (lock, word) = &self.door.last_turn;
-            drop(lock.lock());
-            word.notify_all();
+        self.taken_up();
+        if stays {
+            self.request.expect();
         }
+        self.door.count_down(&self.door.turns);
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.end();
+        self.end(false);
     }
 }

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use super::{Engine, PoolStats, Snapshot, TargetView};
+use super::health;
+use super::shell::{NOBODY, Target};
+use super::{Engine, PoolStats, SemaphoreView, SlotState, Snapshot, TargetView};
 use crate::config::Priority;
 use crate::telemetry::{Page, Row, SemaphoreType, class_word};
 
@@ -18,76 +20,146 @@ impl Engine {
             return None;
         }
         let snapshot = self.snapshot();
-        self.update_semaphores(&snapshot);
+        let semaphores = self.update_semaphores();
+        metrics.update_workers_lost(snapshot.workers.lost);
         let mut page = metrics.page()?;
-        slots(&mut page, &snapshot);
+        slots(&mut page, &snapshot, &semaphores);
         lines(&mut page, &snapshot);
         threads(&mut page, &snapshot);
+        audits(&mut page, &snapshot);
         targets(&mut page, &snapshot);
+        changes(&mut page, &self.every_target());
         pools(&mut page, &self.pools());
+        self.load(&mut page);
         Some(page)
     }
 
-    /// The values that were asked for by name. Every slot that the ledger holds has a living owner, so far as this looks:
-    /// a check that finds one without says so itself.
-    fn update_semaphores(&self, snapshot: &Snapshot) {
-        let metrics = &self.shell.metrics;
-        let core = &snapshot.core;
-        let update = |kind, provider, in_use: usize, limit: usize| {
-            let expected = limit.max(in_use);
-            metrics.update_semaphore_values(kind, provider, expected, expected);
-        };
-        update(SemaphoreType::Global, 0, core.in_use, core.limit);
-        update(
-            SemaphoreType::Session,
-            0,
-            core.sessions,
-            core.sessions_limit,
-        );
-        for (index, view) in core.providers.iter().enumerate() {
-            update(SemaphoreType::Provider, index, view.in_use, view.limit);
-            metrics.update_concurrent_requests(index, view.in_use);
+    /// The values that were asked for by name. A slot whose holder is given up on has no living owner; what is wrong
+    /// besides is found, and said, by the health check. One who is gone has nothing once its last call is back.
+    fn update_semaphores(&self) -> Vec<SemaphoreView> {
+        let (shell, metrics) = (&self.shell, &self.shell.metrics);
+        // In this order: what the core knows has its row in a table that is taken later.
+        let (view, ledger) = shell.look(|core, now| (core.view(now), core.ledger()));
+        let table = shell.targets();
+        for (row, provider) in view.providers.iter().enumerate() {
+            metrics.update_concurrent_requests(row, provider.in_use);
         }
-        let without = snapshot.without_provider.in_use;
-        metrics.update_concurrent_requests(core.providers.len(), without);
+        let semaphores = health::semaphores(shell, &view, &ledger);
+        for semaphore in &semaphores {
+            let kinds = SemaphoreType::ALL.iter();
+            let Some(kind) = kinds.copied().find(|kind| kind.word() == semaphore.kind) else {
+                continue;
+            };
+            let is_row = |target: &Target| target.name == semaphore.provider;
+            let row = table.iter().position(is_row).unwrap_or(NOBODY);
+            let is_over = table[row].is_gone && semaphore.in_use == 0;
+            let there = |slots: usize| if is_over { 0 } else { slots };
+            let (current, expected) = (there(semaphore.current), there(semaphore.expected));
+            metrics.update_semaphore_values(kind, row, current, expected);
+            metrics.update_quarantined(kind, row, expected - current);
+        }
+        let abandoned = ledger.iter().filter(|slot| slot.state == SlotState::Free);
+        metrics.update_abandoned_calls(abandoned.count());
+        semaphores
+    }
+
+    /// Whoever could ever be called, with what is counted of it.
+    fn every_target(&self) -> Vec<(Arc<str>, TargetView)> {
+        let view = self.shell.look(|core, now| core.view(now));
+        let table = self.shell.targets();
+        let named = table.iter().zip(view.targets);
+        let named = named.filter_map(|(target, view)| Some((target.name.clone()?, view)));
+        named.collect()
+    }
+
+    /// The box and this process, as they were seen last.
+    fn load(&self, page: &mut Page) {
+        page.gauge(
+            "load_level",
+            "How loaded the box is: 0 low, 1 normal, 2 high, 3 critical, 4 emergency.",
+            f64::from(self.box_level() as u8),
+        );
+        let help = "The global limit that the load of the box leaves.";
+        page.gauge("throttle_limit", help, self.throttle().limit as f64);
+        let Some(seen) = self.resources() else { return };
+        let process = &seen.process;
+        if let Some(seconds) = process.cpu_s {
+            let help = "Processor time that this process took.";
+            page.counter("process_cpu_seconds_total", help, seconds);
+        }
+        for (name, help, value) in [
+            (
+                "process_resident_memory_bytes",
+                "Memory that this process has in use.",
+                process.resident_bytes,
+            ),
+            (
+                "process_threads",
+                "Threads of this process.",
+                process.threads,
+            ),
+            (
+                "process_open_fds",
+                "File handles that this process has open.",
+                process.open_files,
+            ),
+        ] {
+            if let Some(value) = value {
+                page.gauge(name, help, value as f64);
+            }
+        }
     }
 }
 
-fn slots(page: &mut Page, snapshot: &Snapshot) {
+fn slots(page: &mut Page, snapshot: &Snapshot, semaphores: &[SemaphoreView]) {
     let core = &snapshot.core;
     let labels = ["semaphore_type", "provider"];
     let row = |kind: SemaphoreType, name, value: usize| ([kind.word(), name], value as f64);
+    let session = SemaphoreType::Session;
+    let session_view = semaphores.iter().find(|one| one.kind == session.word());
+    let (session_limit, session_in_use) =
+        session_view.map_or((core.session_limit, 0), |view| (view.limit, view.in_use));
     let views = snapshot.providers.iter().zip(&core.providers);
     let targets = snapshot.providers.iter().zip(&core.targets);
     let mut limits: Vec<Row<'_, 2>> = vec![
-        row(SemaphoreType::Global, "all", core.limit),
-        row(SemaphoreType::Session, "all", core.sessions_limit),
+        row(SemaphoreType::Global, "all", core.limit_now),
+        row(session, "all", session_limit),
     ];
     // What the provider takes now, which may be less than what is configured.
     limits.extend(targets.map(|(name, view)| row(SemaphoreType::Provider, &**name, view.limit)));
     page.gauges(
         "slots_limit",
-        "Slots; a provider's are as many as it takes now.",
+        "Slots that may be held now, for the load of the box and what a provider takes; of each session.",
         labels,
         limits,
     );
     let mut in_use: Vec<Row<'_, 2>> = vec![
         row(SemaphoreType::Global, "all", core.in_use),
-        row(SemaphoreType::Session, "all", core.sessions),
+        row(session, "all", session_in_use),
     ];
     in_use.extend(views.map(|(name, view)| row(SemaphoreType::Provider, &**name, view.in_use)));
-    page.gauges("slots_in_use", "Slots that are held.", labels, in_use);
+    page.gauges(
+        "slots_in_use",
+        "Slots that are held; of sessions, in the one that holds most.",
+        labels,
+        in_use,
+    );
+    let turnover = core.turnover;
     for (name, help, count) in [
-        ("permits_acquired_total", "Permits given out.", core.taken),
+        (
+            "permits_acquired_total",
+            "Permits given out.",
+            turnover.taken,
+        ),
         (
             "permits_released_total",
             "Permits that came back.",
-            core.given_back,
+            turnover.given_back,
         ),
         (
             "late_releases_total",
             "Permits that came back after their slot had been taken back; they change nothing.",
-            core.late_returns,
+            turnover.late_returns,
         ),
     ] {
         page.counter(name, help, count as f64);
@@ -119,16 +191,19 @@ fn lines(page: &mut Page, snapshot: &Snapshot) {
 }
 
 fn threads(page: &mut Page, snapshot: &Snapshot) {
-    let busy = snapshot.core.in_use.min(snapshot.workers);
+    let crew = &snapshot.workers;
     page.gauges(
         "workers",
         "Threads that run calls.",
         ["state"],
         [
-            (["busy"], busy as f64),
-            (["idle"], (snapshot.workers - busy) as f64),
+            (["busy"], crew.alive.saturating_sub(crew.idle) as f64),
+            (["idle"], crew.idle as f64),
+            (["lost"], crew.lost as f64),
         ],
     );
+    let help = "Workers that were lost and replaced.";
+    page.counter("workers_replaced_total", help, crew.replaced as f64);
     let active = snapshot.core.sessions;
     page.gauges(
         "sessions",
@@ -142,6 +217,14 @@ fn threads(page: &mut Page, snapshot: &Snapshot) {
             ),
         ],
     );
+}
+
+fn audits(page: &mut Page, snapshot: &Snapshot) {
+    let health = &snapshot.health;
+    let help = "How often the books were audited.";
+    page.counter("audit_runs_total", help, health.audits as f64);
+    let help = "Audits that found a difference.";
+    page.counter("audit_mismatch_total", help, health.mismatches as f64);
 }
 
 fn targets(page: &mut Page, snapshot: &Snapshot) {
@@ -178,10 +261,14 @@ fn targets(page: &mut Page, snapshot: &Snapshot) {
             .map(|(name, target)| ([*name], value(target)));
         page.gauges(name, help, ["provider"], rows);
     }
+}
+
+/// What has changed at targets; of those who are gone too, since a counter does not go away.
+fn changes(page: &mut Page, targets: &[(Arc<str>, TargetView)]) {
     let events = targets.iter().flat_map(|(name, target)| {
         [
-            ([*name, "cut"], target.cuts as f64),
-            ([*name, "raised"], target.raised as f64),
+            ([&**name, "cut"], target.cuts as f64),
+            ([&**name, "raised"], target.raised as f64),
         ]
     });
     page.counters(
@@ -193,9 +280,9 @@ fn targets(page: &mut Page, snapshot: &Snapshot) {
     let changes = targets.iter().flat_map(|(name, target)| {
         let changes = target.breaker_changes;
         [
-            ([*name, "closed"], changes.closed as f64),
-            ([*name, "half-open"], changes.half_opened as f64),
-            ([*name, "open"], changes.opened as f64),
+            ([&**name, "closed"], changes.closed as f64),
+            ([&**name, "half-open"], changes.half_opened as f64),
+            ([&**name, "open"], changes.opened as f64),
         ]
     });
     page.counters(

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::job::{JobEnd, Phase};
+use super::job::{JobEnd, Phase, Phases};
 use super::live::LiveJob;
 use super::shell::Shell;
-use crate::admission::Event;
+use crate::admission::{Event, Whereabouts};
 use crate::cancel::CancelReason;
 use crate::clock::{SharedClock, Time};
 
@@ -45,6 +45,17 @@ impl JobHandle {
     /// How far it has come.
     pub fn phase(&self) -> Phase {
         self.job.moments.phase()
+    }
+
+    /// Where the time from `since` to `until` went: of somebody who came then, and waits for this job.
+    pub fn phases(&self, since: Time, until: Time) -> Phases {
+        self.job.moments.phases(since, until)
+    }
+
+    /// Where it is while it has not started; `None` while it runs, and after its end.
+    pub fn whereabouts(&self) -> Option<Whereabouts> {
+        let shell = self.shell.upgrade()?;
+        shell.look(|core, now| core.whereabouts(self.job.id, now))
     }
 
     /// Whether this thread is one of the engine's workers: a wait on it could be a wait for itself.

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::plan::Plan;
 use super::task::{ChatTask, Task};
@@ -12,6 +11,8 @@ use crate::chat::Piece;
 use crate::clock::Time;
 use crate::config::Priority;
 use crate::providers::{ErrorClass, ProviderError};
+
+pub use crate::telemetry::Phases;
 
 /// A run to submit. [`JobSpec::new`] and [`JobSpec::chat`] fill in what most jobs don't say:
 ///
@@ -60,6 +61,8 @@ pub struct JobSpec {
     pub sink: Arc<dyn Sink>,
     /// How many bytes it holds while it waits.
     pub bytes: usize,
+    /// Whether its slot may be taken from a task that does not come back from an interrupted call.
+    pub reclaim: bool,
 }
 
 impl JobSpec {
@@ -85,6 +88,7 @@ impl JobSpec {
             cancel: CancelToken::new(),
             sink: Arc::new(NullSink),
             bytes: 0,
+            reclaim: true,
         }
     }
 
@@ -331,22 +335,7 @@ impl Verdict {
             Verdict::QueueTimeout => "queue timeout".into(),
             Verdict::Expired(phase) => format!("deadline exceeded in phase: {phase}"),
             Verdict::Cancelled(reason) => reason.to_string(),
-            Verdict::Refused(refusal) => refusal.reason.to_string(),
+            Verdict::Refused(refusal) => refusal.to_string(),
         }
     }
-}
-
-/// Where the time went. Zero where a phase was not reached.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Phases {
-    /// From the receipt of the request until a worker began the last call, or the end.
-    pub queue: Duration,
-    /// From the start of the call until its connection stood.
-    pub connect: Duration,
-    /// From then until the first byte of the answer.
-    pub first_byte: Duration,
-    /// The whole call, connect and first byte included.
-    pub upstream: Duration,
-    /// From the receipt of the request to the end.
-    pub total: Duration,
 }

@@ -1,27 +1,30 @@
-//! A job that lives in the engine: what it is, the moments that it passed, and the word about its end.
+//! A job that lives in the engine: what it is, and the word about its end.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam::utils::Backoff;
 use parking_lot::{Condvar, Mutex};
 
-use super::job::{CallInfo, JobEnd, JobSpec, Owner, Phase, Phases, Sink, Verdict};
+use super::job::{CallInfo, JobEnd, JobSpec, Owner, Sink, Verdict};
+use super::moments::{Moments, What};
 use super::sessions::Seat;
 use super::task::Task;
 use super::worker::discard;
-use crate::admission::{Ending, JobId, Outcome};
+use crate::admission::{Ending, JobId, Outcome, StageId};
 use crate::cancel::{CancelReason, CancelToken, Hook};
 use crate::clock::{SharedClock, Time};
 use crate::config::Priority;
-use crate::providers::{CallWatch, ErrorClass};
+use crate::providers::ErrorClass;
 use crate::telemetry::Subject;
 
 /// Where a job is called at one stage of its route.
 #[derive(Debug)]
 pub(super) struct Leg {
-    /// The provider, by index in the shell's targets.
+    /// Whom to call, by index in the shell's targets.
     pub(super) target: usize,
+    /// The line of those who wait for it.
+    pub(super) stage: StageId,
     pub(super) provider: Option<Arc<str>>,
     pub(super) model: Option<Arc<str>>,
     /// The job as the lifecycle log knows it there.
@@ -138,12 +141,12 @@ impl LiveJob {
 
     /// Whether it was ever started.
     pub(super) fn has_started(&self) -> bool {
-        self.moments.started.load(Ordering::Acquire) > 0
+        self.moments.has(What::Starts)
     }
 
     /// Whether it was ever in line.
     pub(super) fn has_waited(&self) -> bool {
-        self.moments.decision.load(Ordering::Acquire) > 0
+        self.moments.has(What::Waits)
     }
 
     /// Why its last call failed, while that is not yet forgotten for the next.
@@ -156,7 +159,7 @@ impl LiveJob {
 
     /// The call that is, or was last, under way.
     pub(super) fn call(&self) -> Option<CallInfo> {
-        let attempt = self.moments.attempt.load(Ordering::Acquire);
+        let attempt = self.moments.attempt();
         let leg = self.leg();
         (attempt > 0).then(|| CallInfo {
             provider: leg.provider.clone(),
@@ -229,135 +232,5 @@ impl LiveJob {
             self.ended.wait_for(&mut waiting, left);
         }
         self.end.get().cloned()
-    }
-}
-
-/// When what happened, on the one clock. Written by the worker, read by whoever looks.
-#[derive(Debug)]
-pub(super) struct Moments {
-    clock: SharedClock,
-    /// The number of the core's last decision to let it wait or start.
-    pub(super) decision: AtomicU64,
-    begun: AtomicU64,
-    connected: AtomicU64,
-    first_byte: AtomicU64,
-    returned: AtomicU64,
-    attempt: AtomicU32,
-    /// The number of the last decision to try its call again ...
-    backed_off: AtomicU64,
-    /// ... and of the last one to start it: the higher one holds.
-    started: AtomicU64,
-}
-
-/// A moment that has not come.
-const NOT_YET: u64 = u64::MAX;
-
-impl Moments {
-    fn new(clock: SharedClock) -> Self {
-        let not_yet = || AtomicU64::new(NOT_YET);
-        Moments {
-            clock,
-            decision: AtomicU64::new(0),
-            begun: not_yet(),
-            connected: not_yet(),
-            first_byte: not_yet(),
-            returned: not_yet(),
-            attempt: AtomicU32::new(0),
-            backed_off: AtomicU64::new(0),
-            started: AtomicU64::new(0),
-        }
-    }
-
-    /// A worker begins call number `attempt`.
-    pub(super) fn begin(&self, attempt: u32, now: Time) {
-        self.attempt.store(attempt, Ordering::Release);
-        self.begun.store(now.as_nanos(), Ordering::Release);
-    }
-
-    /// The core decided, as number `seq`, that the call will be tried again.
-    pub(super) fn back_off(&self, seq: u64) {
-        self.backed_off.fetch_max(seq, Ordering::AcqRel);
-    }
-
-    /// The core decided, as number `seq`, that it starts. The two are told by different threads, in any order.
-    pub(super) fn start(&self, seq: u64) {
-        let moments = [
-            &self.begun,
-            &self.connected,
-            &self.first_byte,
-            &self.returned,
-        ];
-        for moment in moments {
-            moment.store(NOT_YET, Ordering::Release);
-        }
-        self.started.fetch_max(seq, Ordering::AcqRel);
-    }
-
-    /// The call is over.
-    pub(super) fn end_call(&self, now: Time) {
-        self.returned.store(now.as_nanos(), Ordering::Release);
-    }
-
-    /// How far it has come.
-    pub(super) fn phase(&self) -> Phase {
-        if self.backed_off.load(Ordering::Acquire) > self.started.load(Ordering::Acquire) {
-            return Phase::BackOff;
-        }
-        match (
-            read(&self.begun),
-            read(&self.connected),
-            read(&self.first_byte),
-        ) {
-            (None, _, _) => Phase::Queue,
-            (Some(_), None, None) => Phase::Connect,
-            (Some(_), Some(_), None) => Phase::FirstByte,
-            (Some(_), _, Some(_)) => Phase::Body,
-        }
-    }
-
-    /// Whether the call's connection stood, and whether its answer began.
-    pub(super) fn reached(&self) -> (bool, bool) {
-        (
-            read(&self.connected).is_some(),
-            read(&self.first_byte).is_some(),
-        )
-    }
-
-    /// Where the time went, from the receipt at `received` until `now`.
-    pub(super) fn phases(&self, received: Time, now: Time) -> Phases {
-        let begun = read(&self.begun);
-        let connected = read(&self.connected);
-        let between = |from: Option<Time>, to: Option<Time>| match (from, to) {
-            (Some(from), Some(to)) => to.since(from),
-            _ => std::time::Duration::ZERO,
-        };
-        Phases {
-            queue: begun.unwrap_or(now).since(received),
-            connect: between(begun, connected),
-            first_byte: between(connected.or(begun), read(&self.first_byte)),
-            upstream: between(begun, Some(read(&self.returned).unwrap_or(now))),
-            total: now.since(received),
-        }
-    }
-
-    fn mark(&self, moment: &AtomicU64) {
-        moment.store(self.clock.now().as_nanos(), Ordering::Release);
-    }
-}
-
-impl CallWatch for Moments {
-    fn connected(&self, _reused: bool) {
-        self.mark(&self.connected);
-    }
-
-    fn first_byte(&self) {
-        self.mark(&self.first_byte);
-    }
-}
-
-fn read(moment: &AtomicU64) -> Option<Time> {
-    match moment.load(Ordering::Acquire) {
-        NOT_YET => None,
-        nanos => Some(Time::from_nanos(nanos)),
     }
 }

@@ -6,15 +6,15 @@ use std::any::Any;
 use super::job::{JobEnd, Phase, Phases, Verdict};
 use super::live::{Leg, LiveJob};
 use super::report::last_step;
-use super::shell::Shell;
+use super::shell::{NOBODY, Shell};
 use super::task::TaskError;
-use crate::admission::{CoreView, RefusalReason};
+use crate::admission::{CoreView, RefusalReason, SlotView};
 use crate::cancel::CancelReason;
 use crate::chat::Usage;
 use crate::clock::Time;
 use crate::providers::ErrorClass;
 use crate::telemetry::{
-    CallTimes, Ended, Rejection, SemaphoreType, Step, TimeUp, TokensUsed, WaitEnd,
+    CallTimes, Ended, Recovery, Rejection, SemaphoreType, Step, TimeUp, TokensUsed, WaitEnd,
 };
 
 /// The job starts, for the `attempt`th time; where it was called before is still its place.
@@ -27,15 +27,14 @@ pub(super) fn starts(shell: &Shell, job: &LiveJob, attempt: u32, now: Time) {
     }
     let waited = now.since(job.received);
     metrics.record_queue_wait(job.priority, target, WaitEnd::Started, waited);
-    for kind in semaphores(shell, job) {
+    for kind in semaphores(job) {
         metrics.record_semaphore_wait(kind, waited);
     }
 }
 
 /// The kinds of slots that the job needs.
-fn semaphores(shell: &Shell, job: &LiveJob) -> impl Iterator<Item = SemaphoreType> {
-    let target = shell.targets.get(job.leg().target);
-    let of_provider = target.is_some_and(|target| target.name.is_some());
+fn semaphores(job: &LiveJob) -> impl Iterator<Item = SemaphoreType> {
+    let of_provider = job.leg().target != NOBODY;
     let of_session = job.owner.session().is_some();
     let kinds = SemaphoreType::ALL.iter().copied();
     kinds.filter(move |kind| match kind {
@@ -45,7 +44,7 @@ fn semaphores(shell: &Shell, job: &LiveJob) -> impl Iterator<Item = SemaphoreTyp
     })
 }
 
-/// A call is over. `answered`: it gave pieces, so it was a chat.
+/// A call is over, and its time went as `phases` say. `answered`: it gave pieces, so it was a chat.
 pub(super) fn call_is_over(
     shell: &Shell,
     job: &LiveJob,
@@ -79,6 +78,44 @@ pub(super) fn call_is_over(
             _ => metrics.record_response(provider, error.status),
         },
         Ok(_) | Err(_) => {}
+    }
+}
+
+/// A check found `leaks` without a holder among the slots that are held, and freed some of them.
+pub(super) fn leaked(shell: &Shell, held: &[SlotView], leaks: &[SlotView], freed: &[&SlotView]) {
+    for &kind in SemaphoreType::ALL {
+        let is_of = |slot: &SlotView| match kind {
+            SemaphoreType::Global => true,
+            SemaphoreType::Provider => slot.provider.0 as usize != NOBODY,
+            SemaphoreType::Session => slot.session.is_some(),
+        };
+        let held = held.iter().filter(|slot| is_of(slot)).count();
+        let lost = leaks.iter().filter(|slot| is_of(slot)).count();
+        let freed = freed.iter().filter(|slot| is_of(slot)).count();
+        if lost == 0 {
+            continue;
+        }
+        let end = match freed {
+            0 => Recovery::Failed,
+            _ if freed == lost => Recovery::Success,
+            _ => Recovery::Partial,
+        };
+        let metrics = &shell.metrics;
+        metrics.record_semaphore_leak(kind, held, held.saturating_sub(lost));
+        metrics.record_semaphore_recovery(kind, end, freed);
+    }
+}
+
+/// A slot of this job was taken back. Where the job is not known any more, neither is what else than a global slot it was.
+pub(super) fn reclaimed(shell: &Shell, job: Option<&LiveJob>) {
+    let record = |kind| {
+        shell
+            .metrics
+            .record_semaphore_recovery(kind, Recovery::Success, 1);
+    };
+    match job {
+        Some(job) => semaphores(job).for_each(record),
+        None => record(SemaphoreType::Global),
     }
 }
 
@@ -144,9 +181,11 @@ fn missing_slot(shell: &Shell, job: &LiveJob, verdict: &Verdict) -> Option<Semap
                 Some(SemaphoreType::Provider)
             }
             RefusalReason::WaitTooLong { .. } => Some(full(shell, job)),
-            RefusalReason::QueueFull | RefusalReason::QueueBytes | RefusalReason::Displaced => {
-                Some(SemaphoreType::Global)
-            }
+            RefusalReason::QueueFull
+            | RefusalReason::QueueBytes
+            | RefusalReason::Displaced
+            | RefusalReason::WorkersLost { .. }
+            | RefusalReason::BoxLoaded => Some(SemaphoreType::Global),
             RefusalReason::Stopping => None,
         },
         Verdict::QueueTimeout | Verdict::Expired(_) => Some(full(shell, job)),
@@ -161,7 +200,7 @@ fn missing_slot(shell: &Shell, job: &LiveJob, verdict: &Verdict) -> Option<Semap
 fn full(shell: &Shell, job: &LiveJob) -> SemaphoreType {
     let view: CoreView = shell.look(|core, now| core.view(now));
     let target = view.targets.get(job.leg().target);
-    if view.in_use >= view.limit {
+    if view.in_use >= view.limit_now {
         SemaphoreType::Global
     } else if target.is_none_or(|target| target.in_use >= target.limit || target.shut.is_some()) {
         SemaphoreType::Provider
@@ -203,6 +242,8 @@ const fn rejection(reason: RefusalReason) -> Rejection {
         RefusalReason::WaitTooLong { .. } => Rejection::WaitTooLong,
         RefusalReason::Displaced => Rejection::Displaced,
         RefusalReason::Shut(_) => Rejection::ProviderShut,
+        RefusalReason::WorkersLost { .. } => Rejection::WorkersLost,
+        RefusalReason::BoxLoaded => Rejection::BoxLoaded,
         RefusalReason::Stopping => Rejection::Stopping,
     }
 }

@@ -20,8 +20,9 @@
 //!
 //! | name | what | bound |
 //! |---|---|---|
-//! | `pointsman-worker-N` | runs one call at a time | `engine.workers` |
+//! | `pointsman-worker-N` | runs one call at a time | `engine.workers`, and `watchdog.max_lost_workers` that don't come back |
 //! | `pointsman-watchdog` | ends what is late | 1 |
+//! | `pointsman-health` | audits the books, finds and recovers leaks | 1 |
 //!
 //! They share the core under its lock and the ready jobs, and nothing else. See `shell.rs` for the races.
 //!
@@ -31,12 +32,17 @@
 //! What has not ended by then is ended by the core, its calls are interrupted, and the threads are joined. A worker
 //! that does not come back even then is left behind, counted and said in the log: nothing waits for it.
 
+mod crew;
 mod gauges;
 mod handle;
+mod health;
 mod job;
 mod learn;
 mod live;
 mod measure;
+mod moments;
+#[cfg(test)]
+mod orphan_tests;
 mod parking;
 mod permit;
 mod plan;
@@ -44,12 +50,14 @@ mod pools;
 mod ready;
 #[cfg(test)]
 mod ready_tests;
+mod reload;
 mod report;
 mod sessions;
 mod settings;
 mod shell;
 mod snapshot;
 mod task;
+mod throttle;
 mod watchdog;
 mod worker;
 
@@ -63,12 +71,12 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, bounded};
-use parking_lot::Mutex;
+use crossbeam::channel::{Sender, bounded};
+use parking_lot::{Mutex, RwLock};
 
+use self::crew::join;
 use self::live::{Leg, LiveJob};
 use self::plan::Planner;
-use self::ready::ReadyQueue;
 use self::sessions::{Seat, SessionTable};
 use self::shell::{Shell, Target};
 use self::task::Nobody;
@@ -82,19 +90,28 @@ use crate::routing::Router;
 use crate::telemetry::{LifecycleLog, Metrics, Subject};
 
 pub use crate::admission::{
-    ClassView, CoreView, ProviderView, Refusal, RefusalReason, Shut, TargetView,
+    ClassView, CoreView, Obstacle, ProviderView, Refusal, RefusalReason, Shut, SlotState, SlotView,
+    Slots, TargetView, Turnover, Whereabouts,
 };
 pub use crate::providers::{ErrorClass, PoolStats, Probe, ProviderError};
 pub use crate::routing::{ModelInfo, RouteError as PlanError};
+pub use crate::telemetry::ResourceView;
+pub use crate::throttle::{
+    Change as ThrottleChange, Force, Level, Readings, Resource, Sample as ThrottleSample,
+    ThrottleView,
+};
+pub use crew::CrewView;
 pub use handle::JobHandle;
+pub use health::{CheckEnd, HealthCheck, HealthCounts, SemaphoreView, Unhealthy};
 pub use job::{
     Alternative, CallInfo, JobEnd, JobSpec, NullSink, Owner, Phase, Phases, SessionName, Sink,
     SinkGone, Speaker, Verdict,
 };
 pub use plan::{Ask, Plan};
 pub use pools::ProbeEnd;
+pub use reload::Reload;
 pub use report::last_step;
-pub use snapshot::{RequestView, Snapshot};
+pub use snapshot::{RequestView, SlotHolding, Snapshot};
 pub use task::{ChatTask, FnTask, Task, TaskContext, TaskError};
 
 /// How long a worker has to come back after its call was interrupted, when the engine stops.
@@ -103,19 +120,27 @@ const COME_BACK: Duration = Duration::from_secs(1);
 /// Runs jobs under slots, deadlines and a watchdog.
 pub struct Engine {
     shell: Arc<Shell>,
-    planner: Planner,
-    /// By the name of the API key: calls in flight of each of its sessions.
-    session_limits: HashMap<String, usize>,
-    workers: usize,
+    /// Exchanged as a whole by a reload; taken once per request.
+    rules: RwLock<Arc<Rules>>,
+    /// Held by a reload: one after the other.
+    reloading: Mutex<()>,
+    load: throttle::Load,
     threads: Mutex<Option<Threads>>,
 }
 
-/// The threads.
+/// What requests go by on their way in.
+struct Rules {
+    planner: Planner,
+    /// By the name of the API key: calls in flight of each of its sessions.
+    session_limits: HashMap<String, usize>,
+}
+
+/// The threads beside the workers.
 struct Threads {
-    /// Closed when the last worker has gone.
-    gone: Receiver<()>,
-    workers: Vec<JoinHandle<()>>,
     watchdog: JoinHandle<()>,
+    health: JoinHandle<()>,
+    /// Closing it sends `health` home.
+    bell: Sender<()>,
 }
 
 impl Engine {
@@ -130,34 +155,33 @@ impl Engine {
         router: Router,
         lifecycle: Arc<LifecycleLog>,
     ) -> io::Result<Engine> {
-        let names: Vec<Arc<str>> = providers.iter().map(|(name, _)| name.clone()).collect();
-        let settings = settings::settings(config, &names);
+        let nobody = Target::new(None, Arc::new(Nobody));
+        let named = providers.into_iter();
+        let named = named.map(|(name, provider)| Target::new(Some(name), provider));
+        let mut targets: Vec<Target> = [nobody].into_iter().chain(named).collect();
+        let settings = settings::settings(config, &targets);
         let workers = settings.workers.min(settings.global);
         let mut core = Core::new(settings);
-        let nobody: (_, Arc<dyn Provider>) = (None, Arc::new(Nobody));
-        let targets = providers
-            .into_iter()
-            .map(|(name, provider)| (Some(name), provider))
-            .chain([nobody])
-            .enumerate()
-            .map(|(index, (name, provider))| Target {
-                name,
-                provider,
-                stage: core.stage(&[TargetId(index as u32)]),
-            });
-        let targets = targets.collect();
+        for (index, target) in targets.iter_mut().enumerate() {
+            target.stage = core.stage(&[TargetId(index as u32)]);
+        }
         let sessions = Arc::new(SessionTable::new(config.limits.session_idle));
-        let ready = ReadyQueue::new(workers);
-        let metrics = Arc::new(Metrics::new(&names, &config.telemetry));
-        let shell = Shell::new(clock, core, ready, targets, sessions, lifecycle, metrics);
+        let load = throttle::Load::new(config, clock.now());
+        let metrics = Arc::new(Metrics::new(&settings::names(&targets), &config.telemetry));
+        let crew = (workers, config.watchdog.max_lost_workers);
+        let shell = Shell::new(clock, core, crew, targets, sessions, lifecycle, metrics);
         let shell = Arc::new(shell);
         let planner = Planner::new(config, router, Arc::clone(&shell.clock));
-        let threads = Threads::start(&shell, workers)?;
+        let threads = Threads::start(&shell, config)
+            .inspect_err(|_| shell.crew.dismiss(&shell, Duration::ZERO))?;
         Ok(Engine {
             shell,
-            planner,
-            session_limits: settings::session_limits(config),
-            workers,
+            rules: RwLock::new(Arc::new(Rules {
+                planner,
+                session_limits: settings::session_limits(config),
+            })),
+            reloading: Mutex::new(()),
+            load,
             threads: Mutex::new(Some(threads)),
         })
     }
@@ -167,12 +191,12 @@ impl Engine {
     /// # Errors
     /// No such model, nobody to call, or a prompt too long for `auto`.
     pub fn plan(&self, request: ChatRequest, ask: &Ask) -> Result<Plan, PlanError> {
-        self.planner.plan(request, ask)
+        self.rules().planner.plan(request, ask)
     }
 
     /// All models that are listed, in the order of preference.
     pub fn models(&self) -> Vec<ModelInfo> {
-        self.planner.models()
+        self.rules().planner.models()
     }
 
     /// What a request for the model `name` would get; `auto` is one too.
@@ -180,13 +204,18 @@ impl Engine {
     /// # Errors
     /// As [`Engine::plan`].
     pub fn model(&self, name: &str) -> Result<ModelInfo, PlanError> {
-        self.planner.model(name)
+        self.rules().planner.model(name)
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read())
     }
 
     /// Takes a job. Whatever becomes of it, refusal included, its sink and its handle are told.
     ///
     /// # Errors
-    /// [`UnknownProvider`] if `spec.provider` or one of `spec.fallback` was not among those that the engine was started with.
+    /// [`UnknownProvider`] if `spec.provider` or one of `spec.fallback` was never among those that the engine calls. A job for
+    /// one that was taken out is refused, or goes on to the next stage of its route.
     pub fn submit(&self, spec: JobSpec) -> Result<JobHandle, UnknownProvider> {
         let shell = &self.shell;
         let is_on_record = spec.number.is_some();
@@ -202,6 +231,7 @@ impl Engine {
             class: spec.priority,
             deadline: spec.deadline,
             bytes: spec.bytes,
+            reclaim: spec.reclaim,
         };
         let cancel = spec.cancel.clone();
         let job = Arc::new(LiveJob::new(id, spec, legs, seat, Arc::clone(&shell.clock)));
@@ -223,12 +253,15 @@ impl Engine {
 
     /// Where a job is called, stage by stage.
     fn legs(&self, id: JobId, spec: &JobSpec) -> Result<Vec<Leg>, UnknownProvider> {
+        let targets = self.shell.targets();
         let leg = |provider: Option<&Arc<str>>, model: Option<&Arc<str>>| {
-            let mut targets = self.shell.targets.iter();
-            let target = targets.position(|target| target.name.as_ref() == provider);
+            let mut rows = targets.iter();
+            let row = rows.position(|target| target.name.as_ref() == provider);
             let unknown = || provider.map(|name| name.to_string()).unwrap_or_default();
+            let target = row.ok_or_else(|| UnknownProvider(unknown()))?;
             Ok(Leg {
-                target: target.ok_or_else(|| UnknownProvider(unknown()))?,
+                target,
+                stage: targets[target].stage,
                 provider: provider.cloned(),
                 model: model.cloned(),
                 subject: Arc::new(Subject {
@@ -260,7 +293,7 @@ impl Engine {
 
     /// Slots, lines and workers at this moment.
     pub fn snapshot(&self) -> Snapshot {
-        snapshot::take(&self.shell, self.workers)
+        snapshot::take(&self.shell)
     }
 
     /// The jobs that have not ended, oldest first.
@@ -286,7 +319,8 @@ impl Engine {
 
     /// The limit that the owner's API key gives each of its sessions.
     fn session_limit(&self, owner: &Owner) -> Option<usize> {
-        self.session_limits.get(&**owner.key()?).copied()
+        let key = owner.key()?;
+        self.rules().session_limits.get(&**key).copied()
     }
 
     /// Compares what is counted with what is there.
@@ -294,14 +328,56 @@ impl Engine {
     /// # Errors
     /// In words, what does not agree.
     pub fn audit(&self) -> Result<(), String> {
-        let found = self.shell.look(|core, _| core.audit());
-        self.shell.metrics.record_audit(found.is_ok());
-        found
+        self.shell.look(|core, _| core.audit())
     }
 
     /// What is counted of it.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.shell.metrics
+    }
+
+    /// All semaphores, and who holds what: the slots in use, and the calls that go on without theirs, oldest first.
+    pub fn semaphores(&self) -> (Vec<SemaphoreView>, Vec<SlotHolding>) {
+        snapshot::semaphores(&self.shell)
+    }
+
+    /// Makes a health check now, and recovers what it finds: see [`HealthCheck`].
+    pub fn check_health(&self) -> HealthCheck {
+        let check = health::make_check(&self.shell);
+        if check.end == CheckEnd::Passed {
+            log::info!("{check}");
+        }
+        check
+    }
+
+    /// What the last health check found; `None` before the first.
+    pub fn last_check(&self) -> Option<HealthCheck> {
+        self.shell.health.last()
+    }
+
+    /// So many workers are wanted from now on. More are started at once; who is too many goes home when it finds nothing to
+    /// do and no more calls than that are in flight.
+    pub fn want_workers(&self, wanted: usize) {
+        self.shell.crew.want(&self.shell, wanted.max(1));
+    }
+
+    /// Whether all is well: the books of the slots agree, and no more workers are lost than may be.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn health(&self) -> Result<(), Unhealthy> {
+        health::verdict(&self.shell)
+    }
+
+    /// The same, and the watchdog answers before `limit`. Waits for that; it has nothing to do once the engine stops.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn pulse(&self, limit: Time) -> Result<(), Unhealthy> {
+        match self.shell.alarm.answers(&self.shell.clock, limit) {
+            true => self.health(),
+            false => Err(Unhealthy::Watchdog),
+        }
     }
 
     /// Takes nothing new from now on; what has not ended by `until` is ended then.
@@ -330,7 +406,7 @@ impl Drop for Engine {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine")
-            .field("workers", &self.workers)
+            .field("workers", &self.shell.crew.view(&self.shell))
             .finish_non_exhaustive()
     }
 }
@@ -341,57 +417,30 @@ impl fmt::Debug for Engine {
 pub struct UnknownProvider(pub String);
 
 impl Threads {
-    fn start(shell: &Arc<Shell>, workers: usize) -> io::Result<Threads> {
-        let (alive, gone) = bounded::<()>(0);
+    fn start(shell: &Arc<Shell>, config: &Config) -> io::Result<Threads> {
+        shell.crew.muster(shell)?;
         let watched = Arc::clone(shell);
         let watchdog = Builder::new()
             .name("pointsman-watchdog".into())
             .spawn(move || watchdog::run(&watched))?;
-        let workers = (0..workers).map(|index| {
-            let (shell, alive) = (Arc::clone(shell), alive.clone());
-            Builder::new()
-                .name(format!("pointsman-worker-{index}"))
-                .spawn(move || {
-                    worker::run(&shell, index);
-                    drop(alive);
-                })
-        });
+        let (bell, rung) = bounded(0);
+        let checked = Arc::clone(shell);
+        let (audit, check) = (config.watchdog.audit, config.watchdog.health_check);
+        let health = Builder::new()
+            .name("pointsman-health".into())
+            .spawn(move || health::run(&checked, audit, check, &rung))?;
         Ok(Threads {
-            gone,
-            workers: workers.collect::<io::Result<_>>()?,
             watchdog,
+            health,
+            bell,
         })
     }
 
     fn stop(self, shell: &Shell) {
-        shell.ready.close();
-        // Nothing is ever sent: the wait ends when the last worker drops its end, or the time is up.
-        let all_gone = self
-            .gone
-            .recv_timeout(COME_BACK)
-            .is_err_and(|error| error.is_disconnected());
+        drop(self.bell);
+        join(self.health);
+        shell.crew.dismiss(shell, COME_BACK);
         shell.alarm.stop();
         join(self.watchdog);
-        let (gone, stuck): (Vec<_>, Vec<_>) = self
-            .workers
-            .into_iter()
-            .partition(|worker| all_gone || worker.is_finished());
-        gone.into_iter().for_each(join);
-        if !stuck.is_empty() {
-            log::error!(
-                "{} workers did not come back from an interrupted call and are left behind",
-                stuck.len()
-            );
-        }
-    }
-}
-
-fn join(thread: JoinHandle<()>) {
-    let name = thread.thread().name().unwrap_or("unnamed").to_owned();
-    if thread.thread().id() == std::thread::current().id() {
-        return;
-    }
-    if thread.join().is_err() {
-        log::error!("thread {name} panicked");
     }
 }

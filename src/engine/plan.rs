@@ -51,6 +51,7 @@ pub(super) struct Planner {
     providers: BTreeMap<String, Provider>,
     /// `None`: nothing is to be learned.
     learner: Option<Arc<Learner>>,
+    clock: SharedClock,
 }
 
 impl Planner {
@@ -62,8 +63,22 @@ impl Planner {
             providers: config.providers.clone(),
             learner: learn
                 .enabled
-                .then(|| Arc::new(Learner::new(learn.clone(), clock))),
+                .then(|| Arc::new(Learner::new(learn.clone(), Arc::clone(&clock)))),
+            clock,
         }
+    }
+
+    /// The same under another configuration. What was learned stays, but of those who are `unknown`, and unless other rules
+    /// of learning are in force.
+    pub(super) fn renewed(&self, config: &Config, router: Router, unknown: &[Arc<str>]) -> Self {
+        let mut planner = Planner::new(config, router, Arc::clone(&self.clock));
+        if let Some(learner) = &self.learner
+            && learner.learns_by(&config.timeouts.learn)
+        {
+            learner.forget(unknown);
+            planner.learner = Some(Arc::clone(learner));
+        }
+        planner
     }
 
     pub(super) fn plan(&self, mut request: ChatRequest, ask: &Ask) -> Result<Plan, RouteError> {

@@ -25,8 +25,8 @@ pub struct ProbeEnd {
 impl Engine {
     /// The connections to each provider that is reached over some, by name.
     pub fn pools(&self) -> Vec<(Arc<str>, PoolStats)> {
-        let targets = self.shell.targets.iter();
-        let pools = targets.filter_map(|target| {
+        let targets = self.shell.targets();
+        let pools = targets.iter().filter_map(|target| {
             let stats = target.provider.pool_stats()?;
             Some((target.name.clone()?, stats))
         });
@@ -35,7 +35,7 @@ impl Engine {
 
     /// Begins to count anew what becomes of connections.
     pub fn reset_pools(&self) {
-        for target in &self.shell.targets {
+        for target in &*self.shell.targets() {
             target.provider.reset_pool_stats();
         }
     }

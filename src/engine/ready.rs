@@ -9,10 +9,17 @@
 //! looks at the channels again then. The stack's lock orders the two: one of them sees the other. A worker that
 //! finds a job in its second look takes itself off the stack; where a pusher was faster, it waits for that wake-up, which
 //! is under way, so that none is left over to end a later sleep. `tests/shuttle` tries it.
+//!
+//! # How many workers
+//!
+//! Who is counted here, and how many are wanted, is under the same lock, so that never one too many is hired or goes home.
+//! A worker goes home when it finds nothing to do and there are more than are wanted; it looks once more after it has
+//! signed off, as above. Whoever lowers what is wanted sees to it that no more jobs are under way or ready than that:
+//! then whatever is pushed afterwards finds one of those who stay.
 
-use super::parking::{Backoff, Mutex, Parker, Receiver, Sender, TrySendError, Unparker, bounded};
+use super::parking::{Backoff, Mutex, Parker, Receiver, Sender, Unparker, unbounded};
 
-/// The most urgent first; each holds as many as there are workers, so that sending never blocks.
+/// The most urgent first. What is ready has its slot, so that there are never more than slots.
 #[derive(Debug)]
 pub(super) struct ReadyQueue<T> {
     classes: [(Sender<T>, Receiver<T>); 3],
@@ -20,50 +27,58 @@ pub(super) struct ReadyQueue<T> {
 }
 
 /// The workers that have nothing to do.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Rest {
     /// By their numbers; the one that lay down last is the last.
-    asleep: Vec<(usize, Unparker)>,
+    asleep: Vec<(u32, Unparker)>,
+    /// Workers that are there, or about to be.
+    count: usize,
+    /// How many there should be.
+    wanted: usize,
     /// Whoever finds no job goes home.
     closing: bool,
 }
 
 impl<T> ReadyQueue<T> {
-    /// A queue for `workers` workers, and as many jobs.
-    pub(super) fn new(workers: usize) -> Self {
+    /// A queue for `wanted` workers, of whom none is [hired](ReadyQueue::hire) yet.
+    pub(super) fn new(wanted: usize) -> Self {
         ReadyQueue {
-            classes: std::array::from_fn(|_| bounded(workers)),
-            rest: Mutex::default(),
+            classes: std::array::from_fn(|_| unbounded()),
+            rest: Mutex::new(Rest {
+                asleep: Vec::new(),
+                count: 0,
+                wanted,
+                closing: false,
+            }),
         }
     }
 
     /// Gives a job of this class to a worker.
-    ///
-    /// # Errors
-    /// The job, when there are more than workers.
-    pub(super) fn push(&self, class: usize, job: T) -> Result<(), T> {
-        let sent = self.classes[class].0.try_send(job);
-        sent.map_err(TrySendError::into_inner)?;
+    pub(super) fn push(&self, class: usize, job: T) {
+        // The other end is kept here, so nothing can be lost.
+        let _ = self.classes[class].0.send(job);
         // Woken outside of the lock, which the woken one may want at once.
         let woken = self.rest.lock().asleep.pop();
         if let Some((_, worker)) = woken {
             worker.unpark();
         }
-        Ok(())
     }
 
     /// The most urgent job, once there is one; `None`: go home. For worker number `worker`, which sleeps in `parker`.
-    pub(super) fn next(&self, worker: usize, parker: &Parker) -> Option<T> {
+    pub(super) fn next(&self, worker: u32, parker: &Parker) -> Option<T> {
         loop {
             if let Some(job) = self.seek() {
                 return Some(job);
             }
             {
                 let mut rest = self.rest.lock();
-                if rest.closing {
+                if rest.closing || rest.count > rest.wanted {
+                    rest.count = rest.count.saturating_sub(1);
                     drop(rest);
-                    // What was pushed before the close may have come after the first look.
-                    return self.take();
+                    // What was pushed before may have come after the first look.
+                    let job = self.take()?;
+                    self.rest.lock().count += 1;
+                    return Some(job);
                 }
                 rest.asleep.push((worker, parker.unparker().clone()));
             }
@@ -75,6 +90,40 @@ impl<T> ReadyQueue<T> {
                 return found;
             }
         }
+    }
+
+    /// Counts in whoever is missing; says how many, to be started.
+    pub(super) fn hire(&self) -> usize {
+        let mut rest = self.rest.lock();
+        if rest.closing {
+            return 0;
+        }
+        let missing = rest.wanted.saturating_sub(rest.count);
+        rest.count += missing;
+        missing
+    }
+
+    /// Counts out a worker that does not come back, or never came.
+    pub(super) fn lose(&self) {
+        let mut rest = self.rest.lock();
+        rest.count = rest.count.saturating_sub(1);
+    }
+
+    /// How many workers are wanted.
+    pub(super) fn wanted(&self) -> usize {
+        self.rest.lock().wanted
+    }
+
+    /// So many workers are wanted from now on: see [`ReadyQueue::hire`]. Those who are too many are woken, and go home.
+    pub(super) fn want(&self, wanted: usize) {
+        let woken = {
+            let mut rest = self.rest.lock();
+            rest.wanted = wanted;
+            let surplus = rest.count.saturating_sub(wanted).min(rest.asleep.len());
+            let stay = rest.asleep.len() - surplus;
+            rest.asleep.split_off(stay)
+        };
+        woken.iter().for_each(|(_, worker)| worker.unpark());
     }
 
     /// Sends the workers home, once they have done what was pushed.
@@ -106,15 +155,15 @@ impl<T> ReadyQueue<T> {
     }
 
     /// Takes a worker off the stack; `false` when somebody has done so already, and wakes it.
-    fn get_up(&self, worker: usize) -> bool {
+    fn get_up(&self, worker: u32) -> bool {
         let asleep = &mut self.rest.lock().asleep;
         let place = asleep.iter().rposition(|(number, _)| *number == worker);
         place.map(|place| asleep.remove(place)).is_some()
     }
 
-    /// Workers that have lain down.
-    #[cfg(test)]
-    pub(super) fn asleep(&self) -> usize {
-        self.rest.lock().asleep.len()
+    /// Workers that are there or about to be, and how many of them have lain down.
+    pub(super) fn roll(&self) -> (usize, usize) {
+        let rest = self.rest.lock();
+        (rest.count, rest.asleep.len())
     }
 }

@@ -9,7 +9,7 @@ use super::ready::ReadyQueue;
 fn the_most_urgent_job_comes_first() {
     let queue = ReadyQueue::new(3);
     for class in [2, 0, 1] {
-        queue.push(class, class).expect("room");
+        queue.push(class, class);
     }
     let parker = Parker::new();
     let taken = [(); 3].map(|()| queue.next(0, &parker));
@@ -17,17 +17,63 @@ fn the_most_urgent_job_comes_first() {
 }
 
 #[test]
-fn more_jobs_than_workers_come_back() {
-    let queue = ReadyQueue::new(1);
-    assert_eq!(queue.push(0, 'a'), Ok(()));
-    assert_eq!(queue.push(0, 'b'), Err('b'));
-    assert_eq!(queue.push(1, 'c'), Ok(()), "each class has its own places");
+fn whoever_is_missing_is_hired_once() {
+    let queue = ReadyQueue::<()>::new(2);
+    assert_eq!([queue.hire(), queue.hire()], [2, 0]);
+    queue.lose();
+    assert_eq!([queue.hire(), queue.hire()], [1, 0]);
+    queue.want(5);
+    assert_eq!([queue.hire(), queue.hire()], [3, 0]);
+    assert_eq!(queue.roll(), (5, 0));
+    queue.close();
+    queue.lose();
+    assert_eq!(queue.hire(), 0, "nobody is hired to be sent home");
+}
+
+#[test]
+fn whoever_is_one_too_many_goes_home_when_nothing_is_left_to_do() {
+    let queue = ReadyQueue::new(3);
+    assert_eq!(queue.hire(), 3);
+    let home = crossbeam::channel::unbounded();
+    std::thread::scope(|scope| {
+        for worker in 0..3 {
+            let (queue, home) = (&queue, home.0.clone());
+            scope.spawn(move || {
+                let parker = Parker::new();
+                while let Some(()) = queue.next(worker, &parker) {}
+                let _ = home.send(worker);
+            });
+        }
+        while queue.roll() != (3, 3) {
+            std::thread::yield_now();
+        }
+        queue.want(1);
+        let gone = [home.1.recv(), home.1.recv()];
+        assert!(gone.iter().all(Result::is_ok));
+        while queue.roll() != (1, 1) {
+            std::thread::yield_now();
+        }
+        queue.close();
+    });
+    assert_eq!(
+        home.1.len(),
+        1,
+        "the one that was wanted stayed until the close"
+    );
+}
+
+#[test]
+fn whoever_is_one_too_many_does_first_what_is_left() {
+    let queue = ReadyQueue::new(0);
+    queue.push(0, "last");
+    let parker = Parker::new();
+    assert_eq!(queue.next(0, &parker), Some("last"));
 }
 
 #[test]
 fn workers_go_home_when_nothing_is_left() {
     let queue = ReadyQueue::new(2);
-    queue.push(1, "last").expect("room");
+    queue.push(1, "last");
     queue.close();
     let parker = Parker::new();
     assert_eq!(queue.next(0, &parker), Some("last"));
@@ -47,14 +93,14 @@ fn the_worker_that_lay_down_last_is_woken_first() {
                     let _ = woken.send(worker);
                 }
             });
-            while queue.asleep() <= worker {
+            while queue.roll().1 <= worker as usize {
                 std::thread::yield_now();
             }
         }
         for _ in 0..10 {
-            queue.push(0, ()).expect("room");
+            queue.push(0, ());
             assert_eq!(woken.1.recv(), Ok(1));
-            while queue.asleep() < 2 {
+            while queue.roll().1 < 2 {
                 std::thread::yield_now();
             }
         }
@@ -69,7 +115,7 @@ fn each_job_is_taken_once_and_none_is_forgotten() {
     let queue = ReadyQueue::new(WORKERS);
     let taken = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for worker in 0..WORKERS {
+        for worker in 0..WORKERS as u32 {
             let (queue, taken) = (&queue, &taken);
             scope.spawn(move || {
                 let parker = Parker::new();
@@ -82,9 +128,7 @@ fn each_job_is_taken_once_and_none_is_forgotten() {
             let queue = &queue;
             scope.spawn(move || {
                 for number in 1..=EACH {
-                    while queue.push(class, number).is_err() {
-                        std::thread::yield_now();
-                    }
+                    queue.push(class, number);
                 }
             })
         });

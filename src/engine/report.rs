@@ -4,13 +4,13 @@
 //! before a worker has it, the end before the sink is told.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use super::job::{JobEnd, Verdict};
+use super::job::{JobEnd, Phases, Verdict};
 use super::live::LiveJob;
 use super::measure;
+use super::moments::What;
 use super::shell::Shell;
+use crate::admission::{JobId, PermitKey, WorkerId};
 use crate::clock::Time;
 use crate::telemetry::{Event, RequestLine, Step};
 
@@ -20,27 +20,45 @@ pub(super) fn received(shell: &Shell, job: &LiveJob) {
     shell.lifecycle.push([received]);
 }
 
-/// The core decided that the job waits, or starts, as decision number `seq`.
-pub(super) fn decided(shell: &Shell, job: &LiveJob, seq: u64, step: Step, now: Time) {
-    job.moments.decision.fetch_max(seq, Ordering::AcqRel);
-    let waited = (step == Step::Dequeued).then(|| now.since(job.received));
-    shell.lifecycle.push([event(job, seq, step, now, waited)]);
+/// The core decided that the job waits, as decision number `seq`.
+pub(super) fn waits(shell: &Shell, job: &LiveJob, seq: u64, now: Time) {
+    job.moments.decided(seq, What::Waits, now);
+    let queued = event(job, seq, Step::Queued, now, None);
+    shell.lifecycle.push([queued]);
+}
+
+/// The core decided that the job's call will be tried again, as decision number `seq`.
+pub(super) fn backs_off(shell: &Shell, job: &LiveJob, seq: u64, now: Time) {
+    job.moments.decided(seq, What::BacksOff, now);
+    let backing_off = event(job, seq, Step::BackingOff, now, None);
+    shell.lifecycle.push([backing_off]);
+}
+
+/// The core decided that the job starts, as decision number `seq`.
+pub(super) fn starts(shell: &Shell, job: &LiveJob, seq: u64, now: Time) {
+    job.moments.decided(seq, What::Starts, now);
+    let waited = job.moments.waited(seq, now);
+    let dequeued = event(job, seq, Step::Dequeued, now, None);
+    shell.lifecycle.push([Event {
+        took: Some(waited),
+        ..dequeued
+    }]);
 }
 
 /// The job's worker, which has its session's slot, begins the call.
 pub(super) fn call_begins(shell: &Shell, job: &LiveJob, now: Time) {
-    let seq = job.moments.decision.load(Ordering::Acquire);
+    let seq = job.moments.last_start();
     let steps = [Step::SessionAllocated, Step::ProviderCallStart];
     shell
         .lifecycle
         .push(steps.map(|step| event(job, seq, step, now, None)));
 }
 
-/// The call is over, and its session's slot is about to go back with the others.
-pub(super) fn call_is_over(shell: &Shell, job: &LiveJob, now: Time, took: Duration) {
-    let seq = job.moments.decision.load(Ordering::Acquire);
+/// The call, whose time went as `phases` say, is over, and its session's slot is about to go back with the others.
+pub(super) fn call_is_over(shell: &Shell, job: &LiveJob, now: Time, phases: &Phases) {
+    let seq = job.moments.last_start();
     shell.lifecycle.push([
-        event(job, seq, Step::ProviderCallEnd, now, Some(took)),
+        event(job, seq, Step::ProviderCallEnd, now, Some(phases)),
         event(job, seq, Step::SessionReleased, now, None),
     ]);
 }
@@ -48,7 +66,7 @@ pub(super) fn call_is_over(shell: &Shell, job: &LiveJob, now: Time, took: Durati
 /// The core decided that the job has ended, as decision number `seq`.
 pub(super) fn ended(shell: &Shell, job: &LiveJob, seq: u64, end: &JobEnd, now: Time) {
     let step = last_step(&end.verdict);
-    let last = event(job, seq, step, now, Some(end.phases.total));
+    let last = event(job, seq, step, now, Some(&end.phases));
     shell.lifecycle.push([last]);
     measure::ended(shell, job, end, now);
     if !RequestLine::is_wanted() {
@@ -67,16 +85,35 @@ pub(super) fn ended(shell: &Shell, job: &LiveJob, seq: u64, end: &JobEnd, now: T
         session: job.owner.session().map(|name| &**name),
         priority: job.priority,
         status: end.verdict.word(),
-        queue: end.phases.queue,
-        connect: end.phases.connect,
-        first_byte: end.phases.first_byte,
-        upstream: end.phases.upstream,
-        total: end.phases.total,
+        phases: end.phases,
         attempts: end.call.as_ref().map_or(0, |call| call.attempt),
         reason: &reason,
         ..RequestLine::new(&job.request_id)
     };
     line.log();
+}
+
+/// A slot was taken from a worker that did not come back.
+pub(super) fn reclaimed(shell: &Shell, job: JobId, permit: PermitKey, worker: Option<WorkerId>) {
+    let Some(worker) = worker else {
+        measure::reclaimed(shell, shell.live_job(job).as_deref());
+        return log::warn!(
+            "semaphore recovery: success, slot {} of job {} is free again: no worker had begun it",
+            permit.slot(),
+            job.0
+        );
+    };
+    let job = shell.crew.job_in_hand(worker, permit);
+    measure::reclaimed(shell, job.as_deref());
+    let request = job.as_ref().map(|job| &*job.request_id);
+    let provider = job.as_ref().and_then(|job| job.leg().provider.clone());
+    log::warn!(
+        "semaphore recovery: success, slot {} of request {} (provider {}) was taken from worker {}, which does not come back from its call",
+        permit.slot(),
+        request.unwrap_or("-"),
+        provider.as_deref().unwrap_or("none"),
+        worker.0,
+    );
 }
 
 /// The step that says how a request ended.
@@ -90,13 +127,14 @@ pub fn last_step(verdict: &Verdict) -> Step {
     }
 }
 
-fn event(job: &LiveJob, seq: u64, step: Step, at: Time, took: Option<Duration>) -> Event {
+fn event(job: &LiveJob, seq: u64, step: Step, at: Time, phases: Option<&Phases>) -> Event {
     Event {
         seq,
         at,
         step,
         subject: Arc::clone(&job.leg().subject),
         thread: std::thread::current(),
-        took,
+        took: phases.map(|phases| phases.total),
+        phases: phases.map(|phases| Box::new(*phases)),
     }
 }

@@ -21,7 +21,6 @@ const MAX_IDLE: usize = 10_000;
 /// The names in use.
 #[derive(Debug)]
 pub(super) struct SessionTable {
-    idle_after: Duration,
     table: Mutex<Table>,
     next: AtomicU64,
 }
@@ -55,6 +54,8 @@ impl Drop for Seat {
 
 #[derive(Debug, Default)]
 struct Table {
+    /// An idle name is forgotten after so long.
+    idle_after: Duration,
     known: HashMap<Owner, Entry>,
     /// Names without a live job, by when they were last used.
     idle: BTreeMap<(Time, FlowId), Owner>,
@@ -70,16 +71,23 @@ struct Entry {
 impl SessionTable {
     pub(super) fn new(idle_after: Duration) -> Self {
         SessionTable {
-            idle_after,
-            table: Mutex::new(Table::default()),
+            table: Mutex::new(Table {
+                idle_after,
+                ..Table::default()
+            }),
             next: AtomicU64::new(1),
         }
+    }
+
+    /// Idle names are forgotten after so long from now on.
+    pub(super) fn forget_after(&self, idle_after: Duration) {
+        self.table.lock().idle_after = idle_after;
     }
 
     /// A job of `owner` begins to live.
     fn enter(&self, owner: &Owner, now: Time) -> FlowId {
         let mut table = self.table.lock();
-        table.forget_idle(now, self.idle_after);
+        table.forget_idle(now);
         if let Some(entry) = table.known.get_mut(owner) {
             let (flow, last_used, was_idle) = (entry.flow, entry.last_used, entry.live == 0);
             entry.live += 1;
@@ -127,12 +135,12 @@ impl SessionTable {
 
 impl Table {
     /// Forgets the longest idle names that are due; few at a time, so that no arrival pays for many.
-    fn forget_idle(&mut self, now: Time, idle_after: Duration) {
+    fn forget_idle(&mut self, now: Time) {
         for _ in 0..4 {
             let Some((&(last_used, flow), _)) = self.idle.first_key_value() else {
                 return;
             };
-            if now.since(last_used) < idle_after && self.idle.len() <= MAX_IDLE {
+            if now.since(last_used) < self.idle_after && self.idle.len() <= MAX_IDLE {
                 return;
             }
             if let Some(owner) = self.idle.remove(&(last_used, flow)) {

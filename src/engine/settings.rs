@@ -3,31 +3,46 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::shell::Target;
 use crate::admission::{
-    BreakerSettings, GateSettings, Learning, LimitSettings, ProviderId, ProviderSettings,
-    QueueSettings, RetrySettings, Settings,
+    BreakerSettings, GateSettings, Learning, LimitSettings, OrphanSettings, ProviderId,
+    ProviderSettings, QueueSettings, RetrySettings, Settings,
 };
 use crate::config::{Config, Provider, ProviderKind};
 
-/// The core's settings for these providers, in this order: one target each, and a last one for jobs that need no
-/// provider. That one has no limit but the global one, and like every other may not take the slots kept for idle providers.
-pub(super) fn settings(config: &Config, names: &[Arc<str>]) -> Settings {
-    let known = |name: &Arc<str>| config.providers.get(&**name);
-    let providers = names.iter().map(known).chain([None]);
-    let providers = providers.map(|found| provider(config, found));
+/// The core's settings for these targets, in this order: one provider each. One without a name is for jobs that need no
+/// provider. It has no limit but the global one, and like every other may not take the slots kept for idle providers.
+pub(super) fn settings(config: &Config, targets: &[Target]) -> Settings {
+    let there = targets.iter().filter(|target| !target.is_gone);
+    let named = there.filter(|target| target.name.is_some()).count();
+    let providers = targets.iter().map(|target| {
+        let name = target.name.as_ref();
+        provider(config, name.and_then(|name| config.providers.get(&**name)))
+    });
     Settings {
         workers: config.engine.workers.unwrap_or(config.limits.global),
         global: config.limits.global,
         session: config.limits.session,
         sessions: config.limits.sessions,
         session_turn: config.limits.session_turn,
-        queue: queue(config, names.len()),
+        queue: queue(config, named),
         providers: providers.collect(),
-        targets: (0..=names.len())
+        targets: (0..targets.len())
             .map(|index| ProviderId(index as u32))
             .collect(),
         learning: learning(config),
+        orphans: OrphanSettings {
+            quarantine_after: config.watchdog.quarantine_after,
+            reclaim_after: config.watchdog.reclaim_after,
+            max_lost: config.watchdog.max_lost_workers,
+        },
     }
+}
+
+/// The names of those who can be called, in the order of their rows; the first row is nobody's.
+pub(super) fn names(targets: &[Target]) -> Vec<Arc<str>> {
+    let names = targets.iter().filter_map(|target| target.name.clone());
+    names.collect()
 }
 
 /// The limit that an API key gives each of its sessions, by the key's name.
@@ -47,7 +62,7 @@ fn provider(config: &Config, provider: Option<&Provider>) -> ProviderSettings {
             breaker: breaker(provider),
             retry: retry(provider),
         },
-        // Nobody, or a provider handed in by an embedding program without a section of its own.
+        // Nobody, one that is gone, or a provider handed in by an embedding program without a section of its own.
         None => ProviderSettings::fixed(config.limits.global),
     }
 }

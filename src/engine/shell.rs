@@ -20,26 +20,31 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, ThreadId};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use super::crew::Crew;
+use super::health::Health;
 use super::job::Speaker;
 use super::live::{Leg, LiveJob};
 use super::measure;
+use super::moments::What;
 use super::permit::Permit;
 use super::ready::ReadyQueue;
 use super::report;
 use super::sessions::SessionTable;
 use super::watchdog::Alarm;
 use crate::admission::{
-    self, Action, Core, Ending, Event, JobId, ModelId, PermitKey, StageId, Step, Submission,
+    self, Action, Change, Core, Ending, Event, JobId, ModelId, PermitKey, ProviderId, StageId,
+    Step, Submission, TargetId, WorkerId,
 };
 use crate::clock::{SharedClock, Time};
 use crate::providers::Provider;
-use crate::telemetry::{LifecycleLog, Metrics, Step as LifecycleStep};
+use crate::telemetry::{LifecycleLog, Metrics};
 
 /// A job that may run, with the leave to.
 #[derive(Debug)]
@@ -53,13 +58,30 @@ pub(super) struct Ready {
     pub(super) probe: bool,
 }
 
+/// The row of jobs that need no provider.
+pub(super) const NOBODY: usize = 0;
+
 /// Somebody to call, with the line of those who wait for it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Target {
-    /// `None` for the last one, which stands for nobody: the target of jobs that need no provider.
+    /// `None` for the first one, which stands for nobody: the target of jobs that need no provider.
     pub(super) name: Option<Arc<str>>,
     pub(super) provider: Arc<dyn Provider>,
     pub(super) stage: StageId,
+    /// Whether it was taken out of the configuration.
+    pub(super) is_gone: bool,
+}
+
+impl Target {
+    /// Its line is told by the core, once the core knows its row.
+    pub(super) fn new(name: Option<Arc<str>>, provider: Arc<dyn Provider>) -> Self {
+        Target {
+            name,
+            provider,
+            stage: StageId(u32::MAX),
+            is_gone: false,
+        }
+    }
 }
 
 /// The core under its lock, and all that its actions need.
@@ -71,41 +93,53 @@ pub(super) struct Shell {
     jobs: Mutex<HashMap<JobId, Arc<LiveJob>>>,
     /// Signalled when the last job has ended.
     empty: Condvar,
-    /// For the workers. There is always room: what is ready has its slots, and those are as many as workers.
+    /// For the workers.
     pub(super) ready: ReadyQueue<Ready>,
+    pub(super) crew: Crew,
+    pub(super) health: Health,
     /// The workers' threads: whoever waits for a job on one of them may wait for itself.
     workers: RwLock<HashSet<ThreadId>>,
-    pub(super) targets: Vec<Target>,
+    /// By row, as the core numbers them. Exchanged as a whole; rows are never given to another name.
+    targets: RwLock<Arc<Vec<Target>>>,
     pub(super) alarm: Alarm,
     pub(super) lifecycle: Arc<LifecycleLog>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) sessions: Arc<SessionTable>,
     next_job: AtomicU64,
+    /// What the next worker is to do wrong, on purpose.
+    #[cfg(test)]
+    pub(super) slip: Mutex<Option<super::orphan_tests::Slip>>,
 }
 
 impl Shell {
+    /// `crew`: how many workers there are, and how many may be lost.
     pub(super) fn new(
         clock: SharedClock,
         core: Core,
-        ready: ReadyQueue<Ready>,
+        crew: (usize, usize),
         targets: Vec<Target>,
         sessions: Arc<SessionTable>,
         lifecycle: Arc<LifecycleLog>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let (workers, max_lost) = crew;
         Shell {
             clock,
             core: Mutex::new(core),
             jobs: Mutex::new(HashMap::new()),
             empty: Condvar::new(),
-            ready,
+            ready: ReadyQueue::new(workers),
+            crew: Crew::new(workers, max_lost),
+            health: Health::default(),
             workers: RwLock::default(),
-            targets,
+            targets: RwLock::new(Arc::new(targets)),
             alarm: Alarm::new(),
             lifecycle,
             metrics,
             sessions,
             next_job: AtomicU64::new(1),
+            #[cfg(test)]
+            slip: Mutex::default(),
         }
     }
 
@@ -117,9 +151,31 @@ impl Shell {
             ModelId(hasher.finish())
         });
         admission::Leg {
-            stage: self.targets[leg.target].stage,
+            stage: leg.stage,
             model,
         }
+    }
+
+    /// Who may be called now.
+    pub(super) fn targets(&self) -> Arc<Vec<Target>> {
+        Arc::clone(&self.targets.read())
+    }
+
+    /// Puts other settings in force, and with them the table that they go with; its new rows get their lines.
+    pub(super) fn change(self: &Arc<Self>, change: Change, mut targets: Vec<Target>) {
+        let mut actions = Vec::new();
+        let (now, due) = {
+            let mut core = self.core.lock();
+            let now = self.clock.now();
+            core.on(Event::Change(Box::new(change)), now, &mut actions);
+            for (index, target) in targets.iter_mut().enumerate() {
+                target.stage = core.stage(&[TargetId(index as u32)]);
+            }
+            *self.targets.write() = Arc::new(targets);
+            (now, core.next_due())
+        };
+        self.alarm.set(due);
+        self.carry_out(actions, now, None, None);
     }
 
     /// A name for a new job.
@@ -152,15 +208,57 @@ impl Shell {
     }
 
     /// Whether the worker may make its call, and since when; `None` if not.
-    pub(super) fn begin(self: &Arc<Self>, permit: PermitKey, own: JobId) -> Option<Time> {
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        permit: PermitKey,
+        worker: WorkerId,
+        own: JobId,
+    ) -> Option<Time> {
         let mut actions = Vec::new();
         let (now, go) = {
             let mut core = self.core.lock();
             let now = self.clock.now();
-            (now, core.begin(permit, now, &mut actions))
+            (now, core.begin(permit, worker, now, &mut actions))
         };
         self.carry_out(actions, now, None, Some(own));
         go.then_some(now)
+    }
+
+    /// Frees a slot that nobody holds; `false` if somebody has given it back meanwhile.
+    pub(super) fn recover(self: &Arc<Self>, permit: PermitKey) -> bool {
+        let mut actions = Vec::new();
+        let (now, due, recovered) = {
+            let mut core = self.core.lock();
+            let now = self.clock.now();
+            let recovered = core.recover(permit, now, &mut actions);
+            (now, core.next_due(), recovered)
+        };
+        self.alarm.set(due);
+        self.carry_out(actions, now, None, None);
+        recovered
+    }
+
+    /// Counts the slots anew from the ledger, and audits the books again.
+    pub(super) fn recount(&self) -> Result<(), String> {
+        let mut core = self.core.lock();
+        core.recount();
+        core.audit()
+    }
+
+    /// Makes the books wrong, on purpose.
+    #[cfg(test)]
+    pub(super) fn spoil_books(&self) {
+        self.core.lock().spoil();
+    }
+
+    /// A job that has not ended.
+    pub(super) fn live_job(&self, id: JobId) -> Option<Arc<LiveJob>> {
+        self.jobs.lock().get(&id).cloned()
+    }
+
+    /// What a provider is called; `None`: it stands for nobody.
+    pub(super) fn name_of(&self, provider: ProviderId) -> Option<Arc<str>> {
+        self.targets().get(provider.0 as usize)?.name.clone()
     }
 
     /// Counts this thread among the workers while the returned value lives.
@@ -217,6 +315,12 @@ impl Shell {
                 step @ Step::Start { .. } => self.start(seq, job, &step, now),
                 Step::End(ending) if own == Some(job) => own_end = Some((seq, job, ending)),
                 Step::End(ending) => last = self.end(seq, job, ending, now, Speaker::Other),
+                Step::Quarantine { permit, worker } => {
+                    if let Some(worker) = worker {
+                        self.crew.lose(self, worker, permit);
+                    }
+                }
+                Step::Reclaim { permit, worker } => report::reclaimed(self, job, permit, worker),
                 // An interrupt follows the end of its job.
                 Step::Interrupt(reason) => {
                     if let Some(job) = last.take() {
@@ -232,20 +336,16 @@ impl Shell {
 
     /// An arrival waits, even if others have ended it meanwhile and taken it off the list.
     fn wait(&self, seq: u64, id: JobId, arrival: Option<&Arc<LiveJob>>, now: Time) {
-        let job = arrival
-            .cloned()
-            .or_else(|| self.jobs.lock().get(&id).cloned());
+        let job = arrival.cloned().or_else(|| self.live_job(id));
         if let Some(job) = job {
-            report::decided(self, &job, seq, LifecycleStep::Queued, now);
+            report::waits(self, &job, seq, now);
         }
     }
 
     /// Its call failed and will be tried again.
     fn back_off(&self, seq: u64, id: JobId, now: Time) {
-        let job = self.jobs.lock().get(&id).cloned();
-        if let Some(job) = job {
-            job.moments.back_off(seq);
-            report::decided(self, &job, seq, LifecycleStep::BackingOff, now);
+        if let Some(job) = self.live_job(id) {
+            report::backs_off(self, &job, seq, now);
         }
     }
 
@@ -262,12 +362,12 @@ impl Shell {
             return;
         };
         let permit = Permit::new(Arc::clone(self), permit, id);
-        let job = self.jobs.lock().get(&id).cloned();
-        let Some(job) = job else { return };
+        let Some(job) = self.live_job(id) else {
+            return;
+        };
         measure::starts(self, &job, attempt, now);
         job.go_to(stage);
-        job.moments.start(seq);
-        report::decided(self, &job, seq, LifecycleStep::Dequeued, now);
+        report::starts(self, &job, seq, now);
         let class = job.priority.index();
         let ready = Ready {
             job,
@@ -276,8 +376,7 @@ impl Shell {
             first_byte_by,
             probe,
         };
-        // A permit that found no room would go back by its drop.
-        drop(self.ready.push(class, ready));
+        self.ready.push(class, ready);
     }
 
     fn end(
@@ -292,9 +391,14 @@ impl Shell {
             let mut jobs = self.jobs.lock();
             (jobs.remove(&id)?, jobs.is_empty())
         };
+        job.moments.decided(seq, What::Ended, now);
         let end = job.close(ending, now);
         report::ended(self, &job, seq, &end, now);
-        job.sink.end(&end, speaker);
+        // A sink may be anybody's: its panic is no reason to lose a thread, or to leave others waiting.
+        let told = catch_unwind(AssertUnwindSafe(|| job.sink.end(&end, speaker)));
+        if told.is_err() {
+            log::error!("request {}: its sink panicked at its end", job.request_id);
+        }
         job.keep(end);
         job.discard_task();
         if is_last {

@@ -164,6 +164,17 @@ where
     }
 }
 
+/// Stands where a provider was that was taken out of the configuration, for a call that was about to begin.
+#[derive(Debug)]
+pub(super) struct Removed;
+
+impl Provider for Removed {
+    fn chat(&self, _call: &Call<'_>, _on_piece: &mut OnPiece<'_>) -> Result<(), ProviderError> {
+        let message = "the provider was taken out of the configuration";
+        Err(ProviderError::new(ErrorClass::Connect, message))
+    }
+}
+
 /// The provider of jobs that need none.
 #[derive(Debug)]
 pub(super) struct Nobody;

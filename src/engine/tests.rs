@@ -13,7 +13,7 @@ use crate::clock::SystemClock;
 use crate::config::{Config, Profile};
 use crate::providers::{Call, ErrorClass, OnPiece, ProviderError, Providers};
 
-const LONG: Duration = Duration::from_secs(30);
+pub(super) const LONG: Duration = Duration::from_secs(30);
 
 /// A provider that nobody asks: the jobs of these tests are functions.
 #[derive(Debug)]
@@ -25,18 +25,18 @@ impl Provider for Unasked {
     }
 }
 
-struct Bench {
-    engine: Engine,
-    clock: SharedClock,
+pub(super) struct Bench {
+    pub(super) engine: Engine,
+    pub(super) clock: SharedClock,
 }
 
 impl Bench {
     /// An engine with providers `a` and `b` of two slots each, three in all, two to a session.
-    fn new() -> Bench {
+    pub(super) fn new() -> Bench {
         Bench::with(|_| {})
     }
 
-    fn with(change: impl FnOnce(&mut Config)) -> Bench {
+    pub(super) fn with(change: impl FnOnce(&mut Config)) -> Bench {
         let mut config = Config::builtin(Profile::Test);
         config.limits.global = 3;
         config.limits.session = 2;
@@ -71,7 +71,7 @@ impl Bench {
         Bench { engine, clock }
     }
 
-    fn spec(&self, provider: &str, task: impl Task + 'static) -> JobSpec {
+    pub(super) fn spec(&self, provider: &str, task: impl Task + 'static) -> JobSpec {
         let now = self.clock.now();
         JobSpec {
             provider: Some(provider.into()),
@@ -79,12 +79,12 @@ impl Bench {
         }
     }
 
-    fn submit(&self, spec: JobSpec) -> JobHandle {
+    pub(super) fn submit(&self, spec: JobSpec) -> JobHandle {
         self.engine.submit(spec).expect("the provider is known")
     }
 
     /// A job that says when it runs, and runs until it is cancelled.
-    fn silent(&self, provider: &str) -> (JobSpec, Receiver<()>) {
+    pub(super) fn silent(&self, provider: &str) -> (JobSpec, Receiver<()>) {
         let (running, runs) = unbounded();
         (
             self.spec(
@@ -95,17 +95,17 @@ impl Bench {
         )
     }
 
-    fn quick(&self, provider: &str) -> JobSpec {
+    pub(super) fn quick(&self, provider: &str) -> JobSpec {
         self.spec(provider, FnTask(|_: &TaskContext<'_>| Ok(())))
     }
 
     fn is_idle(&self) -> bool {
         let core = self.engine.snapshot().core;
-        core.in_use == 0 && core.waiting == 0 && core.taken == core.given_back
+        core.in_use == 0 && core.waiting == 0 && core.turnover.taken == core.turnover.given_back
     }
 
     /// Stops the engine, which waits for its workers, and sees that nothing is held.
-    fn close(self) {
+    pub(super) fn close(self) {
         self.engine.stop(LONG);
         assert!(self.is_idle(), "{:?}", self.engine.snapshot());
         self.engine.audit().expect("the books agree");
@@ -485,4 +485,30 @@ fn dropping_the_engine_interrupts_what_runs() {
         handle.wait().verdict,
         Verdict::Cancelled(CancelReason::Stopping)
     );
+}
+
+#[test]
+fn a_watchdog_that_can_not_have_the_core_gives_no_answer() {
+    let bench = Bench::new();
+    let engine = &bench.engine;
+    assert_eq!(engine.pulse(bench.clock.now() + LONG), Ok(()));
+    let (held, holds) = unbounded();
+    let (let_go, told) = unbounded::<()>();
+    std::thread::scope(|scope| {
+        let holder = std::thread::Builder::new().name("test-holder".into());
+        let hold = move || {
+            engine.shell.look(|_, _| {
+                held.send(()).expect("somebody waits");
+                let _ = told.recv();
+            });
+        };
+        holder.spawn_scoped(scope, hold).expect("thread starts");
+        holds.recv().expect("the core is held");
+        let silent = Err(Unhealthy::Watchdog);
+        assert_eq!(engine.pulse(bench.clock.now()), silent);
+        drop(let_go);
+    });
+    assert_eq!(engine.pulse(bench.clock.now() + LONG), Ok(()));
+    engine.stop(LONG);
+    assert_eq!(engine.pulse(bench.clock.now()), Ok(()), "it has gone home");
 }

@@ -12,6 +12,11 @@
 //! No deadline is missed: before the watchdog asks the core for its next deadline it puts the alarm to *never*. A step
 //! that comes after the question therefore sees *never*, or a deadline set since, and brings it forward; a step that
 //! came before is in the answer.
+//!
+//! # Is it alive?
+//!
+//! Whoever wants to know sets the alarm to *now* and waits until the watchdog has been through a step, which takes the
+//! core's lock: a watchdog that hangs, or a core that somebody does not let go of, gives no answer ([`Alarm::answers`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,12 +35,16 @@ pub(super) struct Alarm {
     /// `at.time`, for those who only look.
     mirror: AtomicU64,
     changed: Condvar,
+    /// A step is over, or the watchdog has gone home.
+    beaten: Condvar,
 }
 
 #[derive(Debug)]
 struct Setting {
     time: Time,
     stopped: bool,
+    /// Steps that are over.
+    beats: u64,
 }
 
 impl Alarm {
@@ -44,9 +53,11 @@ impl Alarm {
             at: Mutex::new(Setting {
                 time: Time::NEVER,
                 stopped: false,
+                beats: 0,
             }),
             mirror: AtomicU64::new(Time::NEVER.as_nanos()),
             changed: Condvar::new(),
+            beaten: Condvar::new(),
         }
     }
 
@@ -66,6 +77,28 @@ impl Alarm {
     pub(super) fn stop(&self) {
         self.at.lock().stopped = true;
         self.changed.notify_one();
+        self.beaten.notify_all();
+    }
+
+    /// Wakes the watchdog, and says whether it ends a step before `limit`. One that was told to go home has nothing to do,
+    /// and counts as alive.
+    pub(super) fn answers(&self, clock: &SharedClock, limit: Time) -> bool {
+        let before = self.at.lock().beats;
+        self.set(clock.now());
+        let mut at = self.at.lock();
+        while at.beats == before && !at.stopped {
+            let left = limit.since(clock.now());
+            if left.is_zero() {
+                return false;
+            }
+            self.beaten.wait_for(&mut at, left);
+        }
+        true
+    }
+
+    fn beat(&self) {
+        self.at.lock().beats += 1;
+        self.beaten.notify_all();
     }
 
     /// Sleeps until the alarm goes off, and puts it to never; how late that was. `None`: go home.
@@ -100,5 +133,6 @@ pub(super) fn run(shell: &Arc<Shell>) {
     while let Some(late) = shell.alarm.sleep(&shell.clock) {
         shell.metrics.record_tick_delay(late);
         shell.step(Event::Tick, None);
+        shell.alarm.beat();
     }
 }

@@ -8,28 +8,34 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::parking::Parker;
-
+use super::crew::Hand;
 use super::job::{CallInfo, Phase, Verdict};
 use super::learn::{self, Ear};
 use super::measure;
+use super::parking::Parker;
 use super::report;
 use super::shell::{Ready, Shell};
 use super::task::{Task, TaskContext, TaskError};
-use crate::admission::{Cause, Outcome, Report};
+use crate::admission::{Cause, Outcome, Report, WorkerId};
 
-/// The thread of worker number `index`.
-pub(super) fn run(shell: &Arc<Shell>, index: usize) {
+/// The life of a worker. `false`: it came back so late that another has its place.
+pub(super) fn run(shell: &Arc<Shell>, id: WorkerId, hand: &Hand) -> bool {
     let _enlisted = shell.enlist();
     let parker = Parker::new();
-    while let Some(ready) = shell.ready.next(index, &parker) {
-        work(shell, ready);
+    while let Some(ready) = shell.ready.next(id.0, &parker) {
+        // Before the core is asked, and until the permit has gone back.
+        hand.take(ready.permit.key(), &ready.job);
+        work(shell, id, ready);
+        if !hand.let_go() {
+            return false;
+        }
     }
+    true
 }
 
-fn work(shell: &Arc<Shell>, mut ready: Ready) {
+fn work(shell: &Arc<Shell>, id: WorkerId, mut ready: Ready) {
     let job = Arc::clone(&ready.job);
-    let Some(begun) = shell.begin(ready.permit.key(), job.id) else {
+    let Some(begun) = shell.begin(ready.permit.key(), id, job.id) else {
         return;
     };
     job.moments.begin(ready.attempt, begun);
@@ -37,6 +43,11 @@ fn work(shell: &Arc<Shell>, mut ready: Ready) {
     let (verdict, report) = call(shell, &ready);
     ready.permit.report(report);
     *job.word.lock() = Some(verdict);
+    #[cfg(test)]
+    let ready = match super::orphan_tests::slip(shell, ready) {
+        Some(ready) => ready,
+        None => return,
+    };
     drop(ready);
     if job.has_ended() {
         job.discard_task();
@@ -56,9 +67,11 @@ fn call(shell: &Arc<Shell>, ready: &Ready) -> (Verdict, Report) {
         model: leg.model.clone(),
         attempt: ready.attempt,
     };
+    // Kept for as long as the call lasts, whatever is reloaded meanwhile.
+    let provider = Arc::clone(&shell.targets()[leg.target].provider);
     let ear = Ear::new(shell, leg, ready.permit.key(), ready.probe);
     let context = TaskContext {
-        provider: &*shell.targets[leg.target].provider,
+        provider: &*provider,
         info: &info,
         cancel: &job.call_cancel,
         deadline: job.deadline,
@@ -80,8 +93,8 @@ fn call(shell: &Arc<Shell>, ready: &Ready) -> (Verdict, Report) {
     };
     let now = shell.clock.now();
     job.moments.end_call(now);
-    let phases = job.moments.phases(job.received, now);
-    report::call_is_over(shell, job, now, phases.upstream);
+    let phases = job.moments.last_call(now);
+    report::call_is_over(shell, job, now, &phases);
     measure::call_is_over(shell, job, &called, &phases, ear.has_pieces());
     match called {
         Ok(result) => {

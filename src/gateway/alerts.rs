@@ -63,8 +63,8 @@ fn sample(engine: &Engine) -> Sample {
         saturated: saturated(&snapshot),
         broken: broken(&snapshot),
         pools: engine.pools().into_iter().map(pool).collect(),
-        // Nobody looks at the box yet.
-        load: None,
+        load: engine.resources().map(|_| engine.box_level() as u8),
+        audit_mismatches: snapshot.health.mismatches,
         totals: engine.metrics().totals().unwrap_or_default(),
     }
 }
@@ -73,7 +73,7 @@ fn sample(engine: &Engine) -> Sample {
 fn saturated(snapshot: &Snapshot) -> Vec<String> {
     let core = &snapshot.core;
     let mut full = Vec::new();
-    if core.in_use >= core.limit && core.waiting > 0 {
+    if core.in_use >= core.limit_now && core.waiting > 0 {
         full.push("limits.global".to_owned());
     }
     let targets = core.providers.iter().zip(&core.targets);

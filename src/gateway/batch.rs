@@ -55,7 +55,8 @@ impl Gateway {
     /// How many calls of one batch are under way or in line at once: enough to keep all slots busy, and no more than
     /// the places in line that one session and one provider have, so that a batch is not refused because of itself.
     fn batch_window(&self) -> usize {
-        let (limits, queue) = (&self.config.limits, &self.config.queue);
+        let config = self.config();
+        let (limits, queue) = (&config.limits, &config.queue);
         let share = (queue.capacity as f64 * queue.provider_share) as usize;
         (2 * limits.global).min(queue.per_session).min(share).max(1)
     }

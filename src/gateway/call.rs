@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::load::Level;
 use super::options::{Options, option_setters};
 use crate::cancel::CancelToken;
 use crate::clock::{SharedClock, Time};
+use crate::engine::Level;
 use crate::engine::ProviderError;
 
 /// Whose slots a function takes, whose it is, how urgent, and until when.

@@ -7,8 +7,10 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::load::Level;
 use crate::cancel::CancelReason;
+use crate::config::Listen;
+use crate::config::Telemetry;
+use crate::engine::Level;
 use crate::engine::{Phase, PlanError, ProviderError, Refusal, Verdict};
 
 /// Why a gateway did not start.
@@ -17,6 +19,16 @@ pub enum StartError {
     /// The system gave no thread.
     #[error("no thread can be started: {0}")]
     Threads(#[source] io::Error),
+    /// The file for the lifecycle events can't be written.
+    #[error(
+        "{path}: {cause} (telemetry.lifecycle_file; accepted is a file that can be made or written)"
+    )]
+    LifecycleFile {
+        /// The file, as configured.
+        path: String,
+        /// What the system said.
+        cause: io::Error,
+    },
     /// The address can't be listened on.
     #[error("can't listen on {address} (server.listen): {cause}")]
     Listen {
@@ -25,6 +37,28 @@ pub enum StartError {
         /// What the system said.
         cause: io::Error,
     },
+    /// A socket that was handed over can't be served.
+    #[error("the socket that was handed over can't be served: {0}")]
+    Inherited(#[source] io::Error),
+    /// A socket that was handed over can be reached from other machines, and clients have no keys.
+    #[error(
+        "the socket that was handed over listens on {0}, which can be reached from other machines, and clients have no keys \
+         (server.keys): anyone could spend yours, accepted without keys is a loopback address or a Unix socket"
+    )]
+    Exposed(Listen),
+}
+
+impl StartError {
+    /// Why the lifecycle log was not opened: its file, or where none is configured the thread.
+    pub(super) fn lifecycle(config: &Telemetry, cause: io::Error) -> Self {
+        match &config.lifecycle_file {
+            Some(path) => StartError::LifecycleFile {
+                path: path.display().to_string(),
+                cause,
+            },
+            None => StartError::Threads(cause),
+        }
+    }
 }
 
 /// Why there is no answer, or no more of it.
@@ -34,7 +68,7 @@ pub enum ChatError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// It was not taken in, or had to give its place away; [`ChatError::retry_after`] says when to come again.
-    #[error("the request was not taken in: {}", .0.reason)]
+    #[error("the request was not taken in: {0}")]
     Refused(Refusal),
     /// It waited in line for longer than `queue.timeout`.
     #[error("the request waited in line for longer than the queue timeout (queue.timeout)")]
@@ -122,7 +156,7 @@ pub enum ExecuteError<E> {
         detail: String,
     },
     /// It was not taken in, or had to give its place away; [`ExecuteError::retry_after`] says when to come again.
-    #[error("the call was not taken in: {}", .0.reason)]
+    #[error("the call was not taken in: {0}")]
     Refused(Refusal),
     /// It waited in line for longer than `queue.timeout`.
     #[error("the call waited in line for longer than the queue timeout (queue.timeout)")]

@@ -103,6 +103,7 @@ impl Gateway {
         let spec = call.options.fill(JobSpec {
             provider: call.provider,
             deadline_reason: timeout.to_string().into(),
+            reclaim: self.config().watchdog.reclaim_execute,
             sink,
             ..JobSpec::new(Arc::clone(&task.request_id), task, received, deadline)
         });
@@ -113,7 +114,8 @@ impl Gateway {
     }
 
     fn timeout(&self, wished: Option<Duration>) -> ChosenTimeout {
-        let timeouts = &self.config.timeouts;
+        let config = self.config();
+        let timeouts = &config.timeouts;
         let (value, reason) = match wished {
             None => (timeouts.normal, "function"),
             Some(wished) if wished > timeouts.max => {

@@ -14,6 +14,7 @@
 //!
 //! To stop, the token is cancelled, which ends a question under way at once, and the threads are joined.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
@@ -35,8 +36,19 @@ const FIRST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Lists {
     cancel: CancelToken,
     firsts: Arc<Firsts>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// By the provider that each asks.
+    threads: Mutex<BTreeMap<String, Asking>>,
     clock: SharedClock,
+}
+
+/// A thread that asks, and by what it does.
+#[derive(Debug)]
+struct Asking {
+    provider: Arc<dyn Provider>,
+    refresh: Duration,
+    timeout: Duration,
+    cancel: CancelToken,
+    thread: JoinHandle<()>,
 }
 
 /// How many providers have not yet been heard, or failed, for the first time.
@@ -74,34 +86,79 @@ impl Lists {
             threads: Mutex::default(),
             clock: SharedClock::clone(clock),
         };
-        for entry in config.providers.values().filter(|it| is_asked(it, config)) {
-            let found = providers
-                .get(&entry.name)
-                .zip(providers.models(&entry.name));
-            let Some((provider, models)) = found else {
-                continue;
-            };
-            let asker = Asker {
-                name: entry.name.clone(),
-                provider: Arc::clone(provider),
-                models: models.clone(),
-                refresh: config.routing.model_list_refresh,
-                timeout: config.timeouts.normal,
-                clock: SharedClock::clone(clock),
-                cancel: lists.cancel.clone(),
-            };
-            models.await_list();
+        for asker in lists.askers(config, providers) {
             lists.send_out(asker)?;
         }
         Ok(lists)
     }
 
+    /// Asks those of another configuration from now on: who is asked as before is left alone. A thread that the system does
+    /// not give leaves its provider with the models that are known, and the log says so.
+    pub(super) fn renew(&self, config: &Config, providers: &Providers) {
+        let askers = self.askers(config, providers);
+        let mut dismissed = Vec::new();
+        {
+            let mut threads = self.threads.lock();
+            let names: Vec<String> = threads.keys().cloned().collect();
+            for name in names {
+                let goes_on = threads.get(&name).is_some_and(|asking| {
+                    askers
+                        .iter()
+                        .any(|asker| asker.name == name && asking.asks_as(asker))
+                });
+                if !goes_on {
+                    dismissed.extend(threads.remove(&name));
+                }
+            }
+        }
+        dismissed.into_iter().for_each(Asking::stop);
+        for asker in askers {
+            let name = asker.name.clone();
+            if self.threads.lock().contains_key(&name) {
+                continue;
+            }
+            if let Err(error) = self.send_out(asker) {
+                log::error!(
+                    "models of {name}: nobody asks for them, no thread can be started: {error}"
+                );
+            }
+        }
+    }
+
+    /// Those who would ask the providers of a configuration.
+    fn askers(&self, config: &Config, providers: &Providers) -> Vec<Asker> {
+        let asked = config.providers.values().filter(|it| is_asked(it, config));
+        let asker = |entry: &ProviderConfig| {
+            Some(Asker {
+                name: entry.name.clone(),
+                provider: Arc::clone(providers.get(&entry.name)?),
+                models: providers.models(&entry.name)?.clone(),
+                refresh: config.routing.model_list_refresh,
+                timeout: config.timeouts.normal,
+                clock: SharedClock::clone(&self.clock),
+                cancel: self.cancel.child(),
+            })
+        };
+        asked.filter_map(asker).collect()
+    }
+
     fn send_out(&self, asker: Asker) -> io::Result<()> {
+        asker.models.await_list();
+        let name = asker.name.clone();
+        let (provider, cancel) = (Arc::clone(&asker.provider), asker.cancel.clone());
+        let (refresh, timeout) = (asker.refresh, asker.timeout);
         let first = First::new(&self.firsts);
         let thread = Builder::new()
-            .name(format!("pointsman-models-{}", asker.name))
+            .name(format!("pointsman-models-{name}"))
             .spawn(move || asker.run(first))?;
-        self.threads.lock().push(thread);
+        let asking = Asking {
+            provider,
+            refresh,
+            timeout,
+            cancel,
+            thread,
+        };
+        self.threads.lock().insert(name, asking);
         Ok(())
     }
 
@@ -123,11 +180,22 @@ impl Lists {
     pub(super) fn stop(&self) {
         self.cancel.cancel(CancelReason::Stopping);
         let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads {
-            let name = thread.thread().name().unwrap_or("unnamed").to_owned();
-            if thread.join().is_err() {
-                log::error!("thread {name} panicked");
-            }
+        threads.into_values().for_each(Asking::stop);
+    }
+}
+
+impl Asking {
+    fn asks_as(&self, asker: &Asker) -> bool {
+        Arc::ptr_eq(&self.provider, &asker.provider)
+            && (self.refresh, self.timeout) == (asker.refresh, asker.timeout)
+    }
+
+    /// Ends what is under way and joins the thread.
+    fn stop(self) {
+        self.cancel.cancel(CancelReason::Stopping);
+        let name = self.thread.thread().name().unwrap_or("unnamed").to_owned();
+        if self.thread.join().is_err() {
+            log::error!("thread {name} panicked");
         }
     }
 }

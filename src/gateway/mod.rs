@@ -8,7 +8,8 @@
 //! | a function of its own under slots and deadline | [`Gateway::execute`] | what the function returns |
 //! | many of them | [`Gateway::execute_all`] | their results, in order |
 //! | models that only a provider knows, from the first moment | [`Gateway::wait_for_models`] | whether they are known |
-//! | the HTTP API beside all that | [`Gateway::serve`] | [`Server`] |
+//! | the HTTP API beside all that | [`Gateway::serve`], [`Gateway::serve_on`] | [`Server`] |
+//! | another configuration, while it runs | [`Gateway::reload`] | what is different in it |
 //!
 //! Everything blocks, nothing is async, nothing is global: several gateways may live in one process, each with its own
 //! limits and threads. From async code: [`submit`](Gateway::submit), which does not wait, and then wait on the handle
@@ -38,6 +39,7 @@ mod job;
 mod lists;
 mod load;
 mod options;
+mod reload;
 mod reply;
 mod server;
 mod stream;
@@ -52,20 +54,22 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::providers::Providers;
 use crate::routing::Router;
-use crate::telemetry::LifecycleLog;
+use crate::telemetry::{LifecycleLog, Monitor};
 
-pub use crate::engine::{CallInfo, Phases};
+pub use crate::door::Inherited;
+pub use crate::engine::{CallInfo, Level, Phases, Unhealthy};
 pub use call::{Call, CallContext};
 pub use check::{Finding, State, check};
 pub use error::{ChatError, ExecuteError, StartError};
 pub use job::Job;
-pub use load::Level;
+pub use reload::{ConfigSource, ReloadError};
 pub use reply::ChatHandle;
 pub use server::Server;
 pub use stream::ChatStream;
 
 use alerts::Alerts;
 use lists::Lists;
+use reload::Current;
 
 /// Providers, engine and lifecycle log of one configuration: see the story of this folder.
 ///
@@ -81,10 +85,12 @@ use lists::Lists;
 /// ```
 #[derive(Clone)]
 pub struct Gateway {
-    config: Arc<Config>,
+    current: Arc<Current>,
     clock: SharedClock,
     lists: Arc<Lists>,
     alerts: Option<Arc<Alerts>>,
+    // Before the engine that it tells: its thread is gone when the engine goes.
+    monitor: Arc<Monitor>,
     engine: Arc<Engine>,
     lifecycle: Arc<LifecycleLog>,
 }
@@ -93,29 +99,31 @@ impl Gateway {
     /// Starts workers and watchdog, and asks providers in the background which models they have. A provider without its key is no error: it is listed as unavailable.
     ///
     /// # Errors
-    /// [`StartError::Threads`]
+    /// [`StartError::Threads`], [`StartError::LifecycleFile`]
     pub fn start(config: Config) -> Result<Gateway, StartError> {
         let clock = SystemClock::shared();
-        let lifecycle = Arc::new(LifecycleLog::new(&config.telemetry));
+        let lifecycle = LifecycleLog::open(&config.telemetry, Arc::clone(&clock));
+        let lifecycle = lifecycle.map_err(|cause| StartError::lifecycle(&config.telemetry, cause));
+        let lifecycle = Arc::new(lifecycle?);
         let providers = Providers::new(&config, Arc::clone(&clock));
         let router = Router::new(&config, &providers);
         let lists = Lists::start(&config, &providers, &clock).map_err(StartError::Threads)?;
-        let named = |name: &str| Some((Arc::from(name), Arc::clone(providers.get(name)?)));
-        let providers = providers.names().filter_map(named).collect();
         let engine = Engine::start(
             &config,
             Arc::clone(&clock),
-            providers,
+            providers.named().collect(),
             router,
             Arc::clone(&lifecycle),
         );
         let engine = Arc::new(engine.map_err(StartError::Threads)?);
+        let monitor = load::watch(&config, &clock, &engine).map_err(StartError::Threads)?;
         let alerts = Alerts::start(&config, &clock, &engine).map_err(StartError::Threads)?;
         Ok(Gateway {
-            config: Arc::new(config),
+            current: Arc::new(Current::new(config, providers)),
             clock,
             lists: Arc::new(lists),
             alerts: alerts.map(Arc::new),
+            monitor: Arc::new(monitor),
             engine,
             lifecycle,
         })
@@ -211,9 +219,50 @@ impl Gateway {
         self.lists.wait(within)
     }
 
-    /// How busy the gateway is: what [`Call::unless_load`] goes by.
+    /// How loaded the gateway is, by its own slots and lines or by its box, whichever is more: what
+    /// [`Call::unless_load`] goes by. With `throttle.enabled = false`, as in tests, the box is not looked at.
     pub fn load(&self) -> Level {
-        Level::of(&self.engine.snapshot().core, self.config.queue.capacity)
+        let own = load::own(&self.engine.snapshot().core, self.config().queue.capacity);
+        own.max(self.engine.box_level())
+    }
+
+    /// Whether all is well. `GET /healthz` says the same.
+    ///
+    /// ```
+    /// # use pointsman::{Config, Gateway, Profile};
+    /// let gateway = Gateway::start(Config::builtin(Profile::Test))?;
+    /// gateway.health()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unhealthy`]: what is wrong. A gateway that has lost too many workers takes nothing new until some come back; the
+    /// process that it is part of is nobody's to end but yours.
+    pub fn health(&self) -> Result<(), Unhealthy> {
+        self.engine.health()
+    }
+
+    /// As [`health`](Gateway::health), and the watchdog answers within `within`: what a service manager's watchdog is fed
+    /// by. Waits for the answer.
+    ///
+    /// ```
+    /// # use pointsman::{Config, Gateway, Profile};
+    /// # use std::time::Duration;
+    /// let gateway = Gateway::start(Config::builtin(Profile::Test))?;
+    /// gateway.pulse(Duration::from_secs(5))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unhealthy`]
+    pub fn pulse(&self, within: Duration) -> Result<(), Unhealthy> {
+        self.engine.pulse(self.clock.now() + within)
+    }
+
+    /// Calls that run, and jobs that wait.
+    pub fn busy(&self) -> (usize, usize) {
+        let core = self.engine.snapshot().core;
+        (core.in_use, core.waiting)
     }
 
     /// Opens the HTTP front on `server.listen`, beside whatever else the gateway does.
@@ -234,6 +283,28 @@ impl Gateway {
         server::open(self)
     }
 
+    /// Opens the HTTP front on sockets that somebody else made, such as a service manager; `server.listen` does not count.
+    /// Whoever wants to go on with them later keeps duplicates: see [`Server::stop`].
+    ///
+    /// ```
+    /// # use pointsman::{Config, Gateway, Profile};
+    /// # use std::net::TcpListener;
+    /// # use std::time::Duration;
+    /// let gateway = Gateway::start(Config::builtin(Profile::Test))?;
+    /// let socket = TcpListener::bind("127.0.0.1:0")?;
+    /// let server = gateway.serve_on(vec![socket.try_clone()?.into()])?;
+    /// assert_eq!(server.address(), socket.local_addr()?.to_string());
+    /// server.stop(Duration::from_secs(1));
+    /// // Whoever connects now waits for the next one to serve on `socket`.
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`StartError::Inherited`], [`StartError::Exposed`]
+    pub fn serve_on(&self, sockets: Vec<Inherited>) -> Result<Server, StartError> {
+        server::open_on(self, sockets)
+    }
+
     /// Takes nothing new from now on, lets what runs and waits finish for at most `grace`, ends the rest, and joins
     /// the threads. From now on every call is refused. A [`Server`] goes on to say so until it is dropped.
     ///
@@ -241,9 +312,11 @@ impl Gateway {
     pub fn shutdown(&self, grace: Duration) {
         self.lists.stop();
         self.engine.stop(grace);
+        self.monitor.stop();
         if let Some(alerts) = &self.alerts {
             alerts.stop();
         }
+        self.lifecycle.flush();
     }
 }
 

@@ -31,7 +31,7 @@ impl Api {
         let body = &visit.request.body;
         // Held for as long as the request is.
         let mut room = None;
-        let parsed = parse_request_within(body, self.server.json_depth, |bytes| {
+        let parsed = parse_request_within(body, visit.terms.json_depth, |bytes| {
             room = visit.request.reserve(bytes);
             match room {
                 Some(_) => Ok(()),
@@ -87,7 +87,7 @@ impl Api {
             Arc::clone(&self.clock),
             self.meta(visit, &order),
             form,
-            self.server.stream_keepalive,
+            visit.terms.stream_keepalive,
         );
         let job = self.submit(visit, &order, sink.clone(), None);
         let job = job.map_err(ApiError::internal)?;

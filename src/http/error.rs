@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::reload::NotReloaded;
 use crate::cancel::CancelReason;
 use crate::door::Response;
 use crate::engine::{ErrorClass, PlanError, ProviderError, Refusal, RefusalReason, Shut, Verdict};
@@ -119,6 +120,23 @@ impl ApiError {
     pub(super) fn admin_only() -> Self {
         let message = "this is for an API key with admin = true";
         ApiError::new(403, Fault::Caller, "forbidden", message).never()
+    }
+
+    /// The configuration was not reloaded, and nothing has changed.
+    pub(super) fn not_reloaded(why: NotReloaded) -> Self {
+        let message = why.to_string();
+        match why {
+            NotReloaded::Refused(_) => {
+                ApiError::new(422, Fault::Caller, "configuration_refused", message).never()
+            }
+            NotReloaded::Nothing(_) => {
+                ApiError::new(409, Fault::Caller, "nothing_to_reload", message).never()
+            }
+            NotReloaded::Stopping => {
+                ApiError::new(503, Fault::Gateway, "stopping", message).after(SOON)
+            }
+            NotReloaded::Failed(_) => ApiError::internal(message),
+        }
     }
 
     /// We did something wrong.
@@ -312,7 +330,8 @@ fn of_cancel(reason: CancelReason) -> ApiError {
 
 /// Nobody was called, since everybody would have said what they said before: so it is told as it was then.
 fn of_shut(why: Shut, message: String) -> ApiError {
-    let provider = |status: u16, code: &str| ApiError::new(status, Fault::Provider, code, message);
+    let provider =
+        |status: u16, code: &str| ApiError::new(status, Fault::Provider, code, &*message);
     match why {
         Shut::RateLimited => provider(429, "provider_rate_limited"),
         Shut::PlanWindow => provider(429, "provider_rate_limited").never(),
@@ -320,11 +339,12 @@ fn of_shut(why: Shut, message: String) -> ApiError {
         Shut::Credentials => provider(401, "provider_auth").never(),
         Shut::Quota => provider(429, "insufficient_quota").never(),
         Shut::ModelUnavailable => provider(404, "model_not_found").never(),
+        Shut::Removed => ApiError::new(503, Fault::Gateway, "provider_unavailable", message),
     }
 }
 
 fn of_refusal(refusal: &Refusal) -> ApiError {
-    let message = format!("the request was not taken in: {}", refusal.reason);
+    let message = format!("the request was not taken in: {refusal}");
     if let RefusalReason::Shut(why) = refusal.reason {
         let error = of_shut(why, message);
         return match why {
@@ -336,11 +356,13 @@ fn of_refusal(refusal: &Refusal) -> ApiError {
     let (status, fault, code) = match refusal.reason {
         RefusalReason::SessionQueueFull => (429, Fault::Caller, "over_capacity"),
         RefusalReason::Stopping => (503, Fault::Gateway, "stopping"),
+        RefusalReason::WorkersLost { .. } => (503, Fault::Gateway, "unhealthy"),
         RefusalReason::QueueFull
         | RefusalReason::QueueBytes
         | RefusalReason::ProviderQueueFull
         | RefusalReason::WaitTooLong { .. }
         | RefusalReason::Displaced
+        | RefusalReason::BoxLoaded
         | RefusalReason::Shut(_) => (503, Fault::Gateway, "over_capacity"),
     };
     ApiError::new(status, fault, code, message).after(refusal.retry_after)

@@ -25,12 +25,13 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(access: &Access, listen: &Listen) -> Self {
+    pub(super) fn new(access: &Access, listens: &[Listen]) -> Self {
         let configured = access.allowed_hosts.iter().map(String::as_str);
-        let address = listen.host().and_then(|host| host.parse::<IpAddr>().ok());
+        let ours = || listens.iter().filter_map(Listen::host);
+        let is_any = |host: &str| host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
         Guard {
-            hosts: configured.chain(listen.host()).map(canonical).collect(),
-            any_address: address.is_some_and(|address| address.is_unspecified()),
+            hosts: configured.chain(ours()).map(canonical).collect(),
+            any_address: ours().any(is_any),
             origins: access.allowed_origins.clone(),
         }
     }
@@ -111,7 +112,7 @@ mod tests {
             allowed_hosts: owned(hosts),
             allowed_origins: owned(origins),
         };
-        Guard::new(&access, &listen.parse().expect("an address"))
+        Guard::new(&access, &[listen.parse().expect("an address")])
     }
 
     #[test]

@@ -2,14 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::status::PhaseSeconds;
 use crate::chat::{ChatReply, Piece};
 use crate::door::{Headers, Response};
 use crate::engine::{CallInfo, JobEnd, Phases, Plan};
@@ -161,7 +159,7 @@ impl Meta {
             fallback_from: stepped_in.then(|| format!("{}/{}", plan.provider, plan.model)),
             joined: self.joined.as_deref(),
             dropped_params: &told.dropped,
-            phases: end.map(|end| PhaseSeconds::from(&end.phases)),
+            phases: end.map(|end| end.phases),
         })
     }
 }
@@ -184,7 +182,7 @@ pub(super) struct Object<'a> {
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     dropped_params: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
-    phases: Option<PhaseSeconds>,
+    phases: Option<Phases>,
 }
 
 /// The `Server-Timing` header: milliseconds.
@@ -192,26 +190,10 @@ struct ServerTiming<'a>(&'a Phases);
 
 impl fmt::Display for ServerTiming<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Phases {
-            queue,
-            connect,
-            first_byte,
-            upstream,
-            total,
-        } = *self.0;
-        let ms = |length: Duration| length.as_secs_f64() * 1000.0;
-        write!(
-            f,
-            "queue;dur={:.1}, connect;dur={:.1}, ",
-            ms(queue),
-            ms(connect)
-        )?;
-        write!(f, "first_byte;dur={:.1}, ", ms(first_byte))?;
-        write!(
-            f,
-            "upstream;dur={:.1}, total;dur={:.1}",
-            ms(upstream),
-            ms(total)
-        )
+        for (index, (name, figure)) in self.0.figures().into_iter().enumerate() {
+            let separator = if index > 0 { ", " } else { "" };
+            write!(f, "{separator}{name};dur={}", figure.milliseconds())?;
+        }
+        Ok(())
     }
 }

@@ -18,77 +18,85 @@ mod metrics;
 mod models;
 mod options;
 mod pools;
+mod reload;
 mod resend;
 mod routes;
+mod semaphores;
 mod sink;
 mod status;
+mod stories;
+mod terms;
+mod throttling;
+mod trace;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use serde_json::{Value, json};
 
 use self::error::ApiError;
-use self::guard::Guard;
-use self::keys::{Caller, Keyring};
+use self::keys::Caller;
 use self::resend::Resends;
 use self::routes::Route;
+use self::terms::Terms;
 use crate::clock::{SharedClock, Time};
-use crate::config::{Config, Profile, Server};
+use crate::config::{Config, Listen, Server};
 use crate::door::{Exchange, Handler, Head, Request, Response};
 use crate::engine::Engine;
 use crate::telemetry::{AlertBook, LifecycleLog};
+
+pub use self::reload::{NotReloaded, Reloader};
 
 /// The API of one gateway: the door's handler.
 pub struct Api {
     engine: Arc<Engine>,
     lifecycle: Arc<LifecycleLog>,
     clock: SharedClock,
+    /// As it was at the start: what of it a reload changes is in `terms`.
     server: Server,
-    guard: Guard,
-    keyring: Keyring,
+    terms: RwLock<Arc<Terms>>,
+    /// Where clients come in.
+    listens: Vec<Listen>,
+    reloader: Box<dyn Reloader>,
     resends: Arc<Resends>,
     /// `None`: nobody looks for alerts.
     alerts: Option<Arc<AlertBook>>,
-    profile: Profile,
-    /// Providers that can't be called, and what to do about it.
-    missing_keys: BTreeMap<String, String>,
     started: Time,
-    /// How long a test of connections may take.
-    test_within: Duration,
+    /// For how long requests are remembered.
+    max_age: Duration,
+    /// What percentiles are told of.
+    window: Duration,
 }
 
 impl Api {
-    /// An API in front of `engine`.
+    /// An API in front of `engine`, for those who come in where `listens` says.
     pub fn new(
         config: &Config,
+        listens: &[Listen],
         clock: SharedClock,
         engine: Arc<Engine>,
         lifecycle: Arc<LifecycleLog>,
+        reloader: Box<dyn Reloader>,
     ) -> Self {
-        let missing = config.providers.values().filter_map(|provider| {
-            let advice = provider.missing_key()?;
-            Some((provider.name.clone(), advice))
-        });
-        let keyring = Keyring::new(&config.access.keys);
+        let terms = Terms::new(config, listens);
         if !config.access.keys.is_empty() {
-            log::info!("requests need one of the API keys: {keyring}");
+            log::info!("requests need one of the API keys: {}", terms.keyring);
         }
         let resends = Resends::new(config.server.resend_grace, Arc::clone(&clock));
         Api {
             engine,
             lifecycle,
             server: config.server.clone(),
-            guard: Guard::new(&config.access, &config.server.listen),
-            keyring,
+            terms: RwLock::new(Arc::new(terms)),
+            listens: listens.to_vec(),
+            reloader,
             resends: Arc::new(resends),
             alerts: None,
-            profile: config.profile,
-            missing_keys: missing.collect(),
             started: clock.now(),
-            test_within: config.timeouts.normal,
+            max_age: config.telemetry.max_age,
+            window: config.telemetry.window,
             clock,
         }
     }
@@ -102,19 +110,8 @@ impl Api {
         }
     }
 
-    /// Where a request goes, with what the route's `*` stands for, and who sends it. A stranger does not learn which
-    /// routes there are.
-    fn receive<'h>(
-        &self,
-        head: &'h Head,
-    ) -> Result<(&'static Route, &'h str, Caller<'_>), ApiError> {
-        let found = routes::find(&head.method, &head.path);
-        let caller = match &found {
-            Ok((route, _)) if route.is_open() => Caller::Anyone,
-            _ => self.keyring.caller(&head.headers)?,
-        };
-        let (route, rest) = found?;
-        Ok((route, rest, caller))
+    fn terms(&self) -> Arc<Terms> {
+        Arc::clone(&self.terms.read())
     }
 
     fn serve(
@@ -123,8 +120,10 @@ impl Api {
         exchange: &Exchange,
         request_id: &Arc<str>,
     ) -> Result<(), ApiError> {
-        let (route, rest, caller) = self.receive(&request.head)?;
+        let terms = self.terms();
+        let (route, rest, caller) = receive(&terms, &request.head)?;
         let visit = Visit {
+            terms: &terms,
             request,
             exchange,
             request_id,
@@ -139,7 +138,8 @@ impl Api {
 
 impl Handler for Api {
     fn admit(&self, head: &Head) -> Result<(), Response> {
-        let checked = self.guard.check(head).and_then(|()| self.receive(head));
+        let terms = self.terms();
+        let checked = terms.guard.check(head).and_then(|()| receive(&terms, head));
         checked.map(|_| ()).map_err(|error| {
             self.count_refusal(error.status);
             refusal(&error, &options::request_id(&head.headers))
@@ -182,8 +182,25 @@ impl fmt::Debug for Api {
     }
 }
 
+/// Where a request goes, with what the route's `*` stands for, and who sends it. A stranger does not learn which
+/// routes there are.
+fn receive<'t, 'h>(
+    terms: &'t Terms,
+    head: &'h Head,
+) -> Result<(&'static Route, &'h str, Caller<'t>), ApiError> {
+    let found = routes::find(&head.method, &head.path);
+    let caller = match &found {
+        Ok((route, _)) if route.is_open() => Caller::Anyone,
+        _ => terms.keyring.caller(&head.headers)?,
+    };
+    let (route, rest) = found?;
+    Ok((route, rest, caller))
+}
+
 /// One request on its way through a route.
 struct Visit<'a> {
+    /// Those that it came under.
+    terms: &'a Terms,
     request: &'a Request,
     exchange: &'a Exchange,
     request_id: &'a Arc<str>,

@@ -32,12 +32,13 @@ impl Api {
     /// `POST /api/connection-pool/test`: asks each provider that has what it needs for its list of models, which costs
     /// nothing.
     pub(super) fn pool_test(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
-        let without_key = |name: &str| self.missing_keys.contains_key(name);
+        let terms = visit.terms;
+        let without_key = |name: &str| terms.missing_keys.contains_key(name);
         let ends = self
             .engine
-            .probe(visit.request_id, self.test_within, without_key);
+            .probe(visit.request_id, terms.test_within, without_key);
         let mut providers: Map<String, Value> = ends.iter().map(tested).collect();
-        for (name, advice) in &self.missing_keys {
+        for (name, advice) in &terms.missing_keys {
             let body = json!({ "reachable": null, "detail": advice });
             providers.insert(name.clone(), body);
         }

@@ -50,11 +50,20 @@ pub(super) const ROUTES: &[Route] = &[
     route(Method::Get, "/readyz", true, Api::ready),
     route(Method::Get, "/metrics", true, Api::metrics),
     route(Method::Get, "/api/status", true, Api::status),
+    route(Method::Post, "/api/reload", true, Api::reload),
     route(Method::Get, "/api/requests", true, Api::requests),
     route(Method::Get, "/api/requests/*", true, Api::request),
     route(Method::Delete, "/api/requests/*", true, Api::cancel),
     route(Method::Get, "/api/alerts", true, Api::alerts),
     route(Method::Post, "/api/alerts/*", true, Api::acknowledge_alert),
+    route(Method::Get, "/api/semaphores", true, Api::semaphores),
+    route(
+        Method::Post,
+        "/api/semaphores/check",
+        true,
+        Api::check_semaphores,
+    ),
+    route(Method::Get, "/api/trace", true, Api::trace),
     route(
         Method::Get,
         "/api/connection-pool/status",
@@ -78,6 +87,30 @@ pub(super) const ROUTES: &[Route] = &[
         "/api/connection-pool/reset-metrics",
         true,
         Api::pool_reset,
+    ),
+    route(
+        Method::Get,
+        "/api/throttling/status",
+        true,
+        Api::throttle_status,
+    ),
+    route(
+        Method::Get,
+        "/api/throttling/metrics",
+        true,
+        Api::throttle_metrics,
+    ),
+    route(
+        Method::Get,
+        "/api/throttling/concurrency",
+        true,
+        Api::throttle_concurrency,
+    ),
+    route(
+        Method::Post,
+        "/api/throttling/force-adjustment",
+        true,
+        Api::throttle_force,
     ),
 ];
 

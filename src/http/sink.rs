@@ -20,7 +20,7 @@ use crate::cancel::CancelReason;
 use crate::chat::{Piece, ReplyBuilder};
 use crate::clock::{SharedClock, Time};
 use crate::door::{Exchange, Headers, Progress, Wake};
-use crate::engine::{CallInfo, JobEnd, JobHandle, Sink, SinkGone, Speaker, Verdict};
+use crate::engine::{CallInfo, JobEnd, JobHandle, Sink, SinkGone, Speaker, Verdict, Whereabouts};
 use crate::wire::{StreamEncoder, comment};
 
 /// How long a verdict of another waits for a worker that is in the middle of a piece.
@@ -86,7 +86,7 @@ impl ChatSink {
         loop {
             match self.exchange.wait(self.next_comment()) {
                 Wake::Notified => self.tell_verdict(),
-                Wake::TimedOut => self.keep_alive(),
+                Wake::TimedOut => self.keep_alive(job),
                 Wake::ClientLeft => {
                     job.cancel(CancelReason::ClientLeft);
                     // If the worker was faster, it may be writing the answer: a client that only shut its side reads it.
@@ -119,7 +119,9 @@ impl ChatSink {
         }
     }
 
-    fn keep_alive(&self) {
+    /// Tells a client that waits for its stream that it still does, and what for.
+    fn keep_alive(&self, job: &JobHandle) {
+        let word = waiting_word(job.whereabouts());
         let Some(mut speech) = self.speech.try_lock() else {
             return;
         };
@@ -128,7 +130,7 @@ impl ChatSink {
         }
         // A failed write has broken the exchange, and the next wait says so.
         let mut text = Vec::new();
-        comment("keep-alive", &mut text);
+        comment(&word, &mut text);
         let _ = self.say(&mut speech, &text);
     }
 
@@ -190,6 +192,24 @@ impl ChatSink {
     }
 }
 
+/// What a comment in a stream says, of which nothing has come for a while.
+fn waiting_word(whereabouts: Option<Whereabouts>) -> String {
+    let seconds = |length: Duration| length.as_nanos().div_ceil(1_000_000_000).max(1);
+    match whereabouts {
+        None => "keep-alive".into(),
+        Some(Whereabouts::BackingOff(left)) => {
+            format!("waiting to try again, in {}s", seconds(left))
+        }
+        Some(Whereabouts::InLine {
+            position, expected, ..
+        }) => {
+            let expected = expected.map(|wait| format!(", expected {}s", seconds(wait)));
+            let expected = expected.unwrap_or_default();
+            format!("waiting, position {position}{expected}")
+        }
+    }
+}
+
 /// The form in which the client wants its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AnswerForm {
@@ -240,5 +260,39 @@ impl Sink for ChatSink {
             end.verdict != Verdict::Completed || speaker == Speaker::Worker,
             "only the worker completes"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Obstacle;
+
+    #[test]
+    fn a_comment_says_what_is_waited_for() {
+        let in_line = |expected| Whereabouts::InLine {
+            position: 3,
+            expected,
+            obstacle: Obstacle::Turn,
+        };
+        let (wait, short) = (Duration::from_millis(11_001), Duration::from_micros(1));
+        for (whereabouts, word) in [
+            (None, "keep-alive"),
+            (
+                Some(Whereabouts::BackingOff(short)),
+                "waiting to try again, in 1s",
+            ),
+            (Some(in_line(None)), "waiting, position 3"),
+            (
+                Some(in_line(Some(wait))),
+                "waiting, position 3, expected 12s",
+            ),
+            (
+                Some(Whereabouts::BackingOff(wait)),
+                "waiting to try again, in 12s",
+            ),
+        ] {
+            assert_eq!(waiting_word(whereabouts), word);
+        }
     }
 }

@@ -107,6 +107,17 @@ impl Learner {
         }
     }
 
+    /// Whether it goes by these settings.
+    pub fn learns_by(&self, settings: &Learn) -> bool {
+        self.settings == *settings
+    }
+
+    /// Forgets what the calls of these providers took.
+    pub fn forget(&self, providers: &[Arc<str>]) {
+        let mut book = self.book.lock();
+        book.retain(|sort, _| !providers.contains(&sort.provider));
+    }
+
     fn slice(&self) -> u64 {
         let length = (self.settings.window.as_nanos() / u128::from(SLICES)).max(1);
         let number = u128::from(self.clock.now().as_nanos()) / length;

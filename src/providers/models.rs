@@ -99,14 +99,37 @@ impl Models {
         }
     }
 
+    /// What another configuration names, and behind it what the provider was found to list beside that.
+    pub fn renewed(&self, provider: &config::Provider) -> Self {
+        let renewed = Models::new(provider);
+        let known = self.known();
+        renewed.change(|new| {
+            let listed = known.models.iter().filter(|offered| !offered.is_configured);
+            for offered in listed {
+                new.push(Arc::clone(offered));
+            }
+            new.list = match &known.list {
+                List::Read(missing) => {
+                    let missing = missing.iter().filter(|name| new.find(name).is_some());
+                    List::Read(missing.cloned().collect())
+                }
+                list => list.clone(),
+            };
+        });
+        renewed
+    }
+
     /// What is known now.
     pub fn known(&self) -> Arc<Known> {
         Arc::clone(&self.shared.known.read())
     }
 
-    /// The provider will be asked for its list.
+    /// The provider will be asked for its list. One that was read counts until then.
     pub fn await_list(&self) {
-        self.change(|known| known.list = List::Awaited);
+        self.change(|known| match &mut known.list {
+            List::Read(_) => {}
+            list => *list = List::Awaited,
+        });
     }
 
     /// The provider listed these.
@@ -166,9 +189,17 @@ impl Known {
             .filter(|model| Model::is_name(&model.id));
         for model in usable {
             if !self.places.contains_key(&model.id) {
-                self.places.insert(model.id.clone(), self.models.len());
-                self.models.push(Arc::new(listed_only(kind, model)));
+                self.push(Arc::new(listed_only(kind, model)));
             }
+        }
+    }
+
+    /// Behind the others, unless one of its name is there.
+    fn push(&mut self, offered: Arc<Offered>) {
+        let name = &offered.model.name;
+        if !self.places.contains_key(name) {
+            self.places.insert(name.clone(), self.models.len());
+            self.models.push(offered);
         }
     }
 }
@@ -312,6 +343,20 @@ mod tests {
             ),
             (None, Model::CONTEXT, Thinking::Optional)
         );
+    }
+
+    #[test]
+    fn what_was_listed_stays_behind_what_another_configuration_names() {
+        let models = models(ProviderKind::OpenAi, &["a", "b"]);
+        models.read(["b", "c", "d"].map(listed).into());
+        let mut other = provider("p", ProviderKind::OpenAi);
+        other.models = vec![model("d", Thinking::Never), model("a", Thinking::Never)];
+        let renewed = models.renewed(&other);
+        let expected = [("d", true), ("a", true), ("c", false)];
+        assert_eq!(names(&renewed), named(&expected));
+        assert_eq!(renewed.known().missing(), ["a"]);
+        renewed.await_list();
+        assert_eq!(renewed.known().list, List::Read(vec!["a".into()]));
     }
 
     #[test]

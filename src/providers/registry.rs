@@ -14,7 +14,7 @@ use super::kimi::Kimi;
 use super::models::Models;
 use super::openai::OpenAi;
 
-/// The providers, made once at the start and shared by all workers.
+/// The providers of one configuration, shared by all workers.
 #[derive(Debug, Clone)]
 pub struct Providers {
     by_name: BTreeMap<String, Entry>,
@@ -30,6 +30,33 @@ impl Providers {
     /// Makes all of them. Nothing is connected to yet.
     pub fn new(config: &Config, clock: SharedClock) -> Self {
         Providers::of(&config.providers, &config.timeouts, &clock)
+    }
+
+    /// Those of another configuration. Who is configured as before is the same as before, with its connections; who is reached as
+    /// before keeps what it was found to list. Nothing is connected to yet.
+    pub fn renewed(&self, before: &Config, now: &Config, clock: &SharedClock) -> Self {
+        let make = |(name, entry): (&String, &config::Provider)| {
+            let known = self.by_name.get(name).zip(before.providers.get(name));
+            let renewed = match known {
+                Some((known, old)) if old.calls_as(entry) && before.timeouts == now.timeouts => {
+                    known.clone()
+                }
+                known => {
+                    let same = known.filter(|(_, old)| old.is_reached_as(entry));
+                    let models = same.map_or_else(
+                        || Models::new(entry),
+                        |(known, _)| known.models.renewed(entry),
+                    );
+                    let clock = SharedClock::clone(clock);
+                    let provider = provider(entry, models.clone(), &now.timeouts, clock);
+                    Entry { models, provider }
+                }
+            };
+            (name.clone(), renewed)
+        };
+        Providers {
+            by_name: now.providers.iter().map(make).collect(),
+        }
     }
 
     fn of(
@@ -56,6 +83,12 @@ impl Providers {
     /// The models of the provider of that name: shared, so that whoever has them sees what becomes known of them.
     pub fn models(&self, name: &str) -> Option<&Models> {
         self.by_name.get(name).map(|entry| &entry.models)
+    }
+
+    /// All of them with their names, in alphabetical order.
+    pub fn named(&self) -> impl Iterator<Item = (Arc<str>, Arc<dyn Provider>)> {
+        let entries = self.by_name.iter();
+        entries.map(|(name, entry)| (Arc::from(name.as_str()), Arc::clone(&entry.provider)))
     }
 
     /// All names, in alphabetical order.

@@ -37,6 +37,7 @@ pub(super) fn provider(name: &str, kind: ProviderKind) -> config::Provider {
         name: name.into(),
         kind,
         base_url: String::new(),
+        ca_file: None,
         api_key_env: None,
         api_key_file: None,
         api_key: None,

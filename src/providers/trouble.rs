@@ -110,6 +110,12 @@ impl Trouble<'_> {
             class = ErrorClass::Malformed;
             message += &format!("; does providers.{name}.base_url lead to its API?");
         }
+        if (300..400).contains(&status) {
+            message = format!(
+                "{name} answered with a redirect (status {status}), and those are not followed; \
+                 providers.{name}.base_url is to be the address that it leads to"
+            );
+        }
         let shown = self.clean(&String::from_utf8_lossy(body), MAX_SHOWN);
         ProviderError {
             detail: Some(format!("{name}: status {status}, body {shown:?}")),
@@ -155,6 +161,15 @@ impl Trouble<'_> {
             TransportError::Connect { detail, .. } => {
                 let message = format!("{name} can't be reached");
                 of(ErrorClass::Connect, message, Some(detail))
+            }
+            TransportError::Tls { fault, detail } => {
+                let why = fault.words(name);
+                let message = format!("{name} can't be reached: {why}");
+                of(
+                    ErrorClass::Connect,
+                    message,
+                    Some(format!("{why} ({detail})")),
+                )
             }
             TransportError::FirstByteTimeout => {
                 let message = format!("{name} sent nothing within the first-byte timeout");

@@ -24,6 +24,7 @@ fn provider(name: &str, kind: ProviderKind, models: &[(&str, u64)]) -> Provider 
         name: name.into(),
         kind,
         base_url: String::new(),
+        ca_file: None,
         api_key_env: None,
         api_key_file: None,
         api_key: None,

@@ -157,11 +157,11 @@ const PANELS: &[Panel] = &[
         "short",
         &[
             (
-                "sum(increase(pointsman_semaphore_leaks_detected_total[1h]))",
+                "sum(increase(pointsman_semaphore_leaks_detected_total{semaphore_type=\"global\"}[1h]))",
                 "leaks in an hour",
             ),
             (
-                "sum by (status) (increase(pointsman_semaphore_recoveries_total[1h]))",
+                "sum by (status) (increase(pointsman_semaphore_recoveries_total{semaphore_type=\"global\"}[1h]))",
                 "repairs: {{status}}",
             ),
             ("pointsman_workers_lost", "lost workers"),

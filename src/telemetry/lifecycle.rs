@@ -20,14 +20,19 @@
 //! skipped, and none is read twice.
 
 use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::Thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::clock::Time;
+use crate::clock::{SharedClock, Time};
 use crate::config::Telemetry;
+use crate::telemetry::Phases;
+use crate::telemetry::journal::{FileStatistics, Journal};
+use crate::telemetry::quantiles::{PhaseQuantiles, Quantiles};
 
 /// How many old events each new one takes out: more than one, so that what is too old goes although only pushes do it.
 const EVICT: usize = 2;
@@ -140,6 +145,8 @@ pub struct Event {
     pub thread: Thread,
     /// How long that took which ends with this step: the wait in line, the call, at an end the whole request.
     pub took: Option<Duration>,
+    /// Where that time went: of a call at its end, and of the whole request at its own.
+    pub phases: Option<Box<Phases>>,
 }
 
 /// A request as its steps know it.
@@ -167,6 +174,8 @@ pub struct LifecycleLog {
     max_events: usize,
     max_age: Duration,
     ring: Mutex<Ring>,
+    quantiles: Quantiles,
+    journal: Option<Journal>,
 }
 
 /// What happened in all, since the log was made; forgotten events count on.
@@ -193,7 +202,7 @@ pub struct Statistics {
 }
 
 impl LifecycleLog {
-    /// An empty log that keeps as much, and for as long, as `config` says.
+    /// An empty log that keeps as much, and for as long, as `config` says, and writes no file.
     pub fn new(config: &Telemetry) -> Self {
         LifecycleLog {
             max_events: config.max_events,
@@ -202,12 +211,47 @@ impl LifecycleLog {
                 events: VecDeque::with_capacity(config.max_events.min(PREALLOCATED)),
                 ..Ring::default()
             }),
+            quantiles: Quantiles::new(config.window),
+            journal: None,
         }
+    }
+
+    /// The same, and what is recorded is written to the file that `config` names, if it names one.
+    ///
+    /// # Errors
+    /// When the file can't be opened, or the system gives no thread to write it.
+    pub fn open(config: &Telemetry, clock: SharedClock) -> io::Result<Self> {
+        let start = |path: &PathBuf| Journal::start(path, config, clock);
+        let journal = config.lifecycle_file.as_ref().map(start).transpose()?;
+        Ok(LifecycleLog {
+            journal,
+            ..LifecycleLog::new(config)
+        })
+    }
+
+    /// Waits until what was recorded before is in the file, if there is one; a second or two at most.
+    pub fn flush(&self) {
+        if let Some(journal) = &self.journal {
+            journal.flush();
+        }
+    }
+
+    /// What became of the lines for the file; `None` where none is written.
+    pub fn file(&self) -> Option<FileStatistics> {
+        self.journal.as_ref().map(Journal::statistics)
     }
 
     /// Records events that come together, and forgets old ones: whatever no longer has room, and a few of those that are
     /// too old.
     pub fn push<const N: usize>(&self, events: [Event; N]) {
+        for event in &events {
+            if let Some(journal) = &self.journal {
+                journal.put(event);
+            }
+            if let Some(phases) = event.phases.as_ref().filter(|_| event.step.is_end()) {
+                self.quantiles.record(phases, event.at);
+            }
+        }
         // Declared before the guard, so that what is forgotten is dropped after the lock is released.
         let mut forgotten = [const { [const { None }; EVICT] }; N];
         let mut ring = self.ring.lock();
@@ -230,6 +274,11 @@ impl LifecycleLog {
     /// All events that are not too old at `now`, as they were recorded: for an export.
     pub fn events(&self, now: Time) -> Vec<Event> {
         self.select(now, |_| true)
+    }
+
+    /// How long each phase of the requests took that ended lately (`telemetry.window`).
+    pub fn phases(&self, now: Time) -> Vec<PhaseQuantiles> {
+        self.quantiles.view(now)
     }
 
     /// Counts of all that happened.
@@ -338,6 +387,7 @@ mod tests {
             }),
             thread: std::thread::current(),
             took: None,
+            phases: None,
         }
     }
 

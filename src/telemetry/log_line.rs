@@ -2,17 +2,17 @@
 //!
 //! ```text
 //! request 0198f3 completed provider=kimi model=kimi-k3 session=agent-1 priority=medium status=completed \
-//!     queue=0.003s connect=0.040s first_byte=1.2s upstream=3.1s total=3.2s attempts=1 reason="auto: the first that fits"
+//!     queue=0.0031s backoff=0s connect=0.0402s first_byte=1.2041s upstream=3.1492s rest=0.0005s total=3.1528s attempts=1 \
+//!     reason="auto: the first that fits"
 //! ```
 //!
 //! (One line, here broken.) Names come from clients: a session may hold spaces, quotes and line feeds, and must not be able to forge a
 //! second line or a field of another name. What isn't plain is therefore quoted and escaped, and cut at [`MAX_VALUE`].
 
 use std::fmt;
-use std::time::Duration;
 
 use crate::config::Priority;
-use crate::telemetry::Step;
+use crate::telemetry::{Phases, Step};
 
 /// Characters of one value; longer ones are cut and end in `...`.
 const MAX_VALUE: usize = 300;
@@ -22,17 +22,20 @@ const TARGET: &str = "pointsman::request";
 /// What the log says of one request.
 ///
 /// ```
-/// use pointsman::telemetry::{RequestLine, Step};
+/// use pointsman::telemetry::{Phases, RequestLine, Step};
 /// use std::time::Duration;
 ///
 /// let line = RequestLine {
 ///     end: Step::Completed,
 ///     provider: Some("kimi"),
-///     total: Duration::from_millis(3_210),
+///     phases: Phases {
+///         total: Duration::from_millis(3_210),
+///         ..Phases::default()
+///     },
 ///     ..RequestLine::new("0198f3")
 /// };
 /// assert!(line.to_string().starts_with("request 0198f3 completed provider=kimi model=- "));
-/// assert!(line.to_string().contains(" total=3.2s "));
+/// assert!(line.to_string().contains(" total=3.21s "));
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct RequestLine<'a> {
@@ -52,16 +55,8 @@ pub struct RequestLine<'a> {
     pub priority: Priority,
     /// What the client was told: `completed`, or the code of an error.
     pub status: &'a str,
-    /// In line.
-    pub queue: Duration,
-    /// From the start of the call until its connection stood.
-    pub connect: Duration,
-    /// From then until the first byte of the answer.
-    pub first_byte: Duration,
-    /// The whole call.
-    pub upstream: Duration,
-    /// From the receipt of the request to the end.
-    pub total: Duration,
+    /// Where its time went.
+    pub phases: Phases,
     /// Calls made.
     pub attempts: u32,
     /// Why it went where it went, or what went wrong, in words.
@@ -80,11 +75,7 @@ impl<'a> RequestLine<'a> {
             session: None,
             priority: Priority::default(),
             status: "completed",
-            queue: Duration::ZERO,
-            connect: Duration::ZERO,
-            first_byte: Duration::ZERO,
-            upstream: Duration::ZERO,
-            total: Duration::ZERO,
+            phases: Phases::default(),
             attempts: 0,
             reason: "",
         }
@@ -114,11 +105,9 @@ impl fmt::Display for RequestLine<'_> {
         write!(f, " session={}", Value(self.session.unwrap_or("-")))?;
         write!(f, " priority={}", priority_word(self.priority))?;
         write!(f, " status={}", Value(self.status))?;
-        write!(f, " queue={}", Seconds(self.queue))?;
-        write!(f, " connect={}", Seconds(self.connect))?;
-        write!(f, " first_byte={}", Seconds(self.first_byte))?;
-        write!(f, " upstream={}", Seconds(self.upstream))?;
-        write!(f, " total={}", Seconds(self.total))?;
+        for (name, figure) in self.phases.figures() {
+            write!(f, " {name}={}s", figure.seconds())?;
+        }
         write!(f, " attempts={}", self.attempts)?;
         write!(f, " reason={}", Quoted(self.reason))
     }
@@ -129,17 +118,6 @@ fn priority_word(priority: Priority) -> &'static str {
         Priority::High => "high",
         Priority::Medium => "medium",
         Priority::Low => "low",
-    }
-}
-
-/// Milliseconds below a second, tenths above: as exact as anybody reads.
-struct Seconds(Duration);
-
-impl fmt::Display for Seconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.as_secs_f64();
-        let digits = if seconds < 1.0 { 3 } else { 1 };
-        write!(f, "{seconds:.digits$}s")
     }
 }
 
@@ -172,6 +150,8 @@ impl fmt::Display for Quoted<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn full() -> RequestLine<'static> {
@@ -179,11 +159,14 @@ mod tests {
             provider: Some("kimi"),
             model: Some("kimi-k3"),
             session: Some("agent-1"),
-            queue: Duration::from_millis(3),
-            connect: Duration::from_millis(40),
-            first_byte: Duration::from_millis(1_204),
-            upstream: Duration::from_millis(3_149),
-            total: Duration::from_millis(3_152),
+            phases: Phases {
+                queue: Duration::from_millis(3),
+                backoff: Duration::from_secs(2),
+                connect: Duration::from_millis(40),
+                first_byte: Duration::from_millis(1_204),
+                upstream: Duration::from_micros(3_149_270),
+                total: Duration::from_millis(5_153),
+            },
             attempts: 1,
             reason: "auto: kimi is the first that fits",
             ..RequestLine::new("0198f3")
@@ -193,8 +176,8 @@ mod tests {
     #[test]
     fn a_line_says_who_how_where_the_time_went_and_why() {
         let expected = "request 0198f3 completed provider=kimi model=kimi-k3 session=agent-1 priority=medium \
-                        status=completed queue=0.003s connect=0.040s first_byte=1.2s upstream=3.1s total=3.2s \
-                        attempts=1 reason=\"auto: kimi is the first that fits\"";
+                        status=completed queue=0.003s backoff=2s connect=0.04s first_byte=1.204s \
+                        upstream=3.1492s rest=0.0008s total=5.153s attempts=1 reason=\"auto: kimi is the first that fits\"";
         assert_eq!(full().to_string(), expected);
     }
 
@@ -207,7 +190,7 @@ mod tests {
             ..RequestLine::new("r")
         };
         let expected = "request r refused provider=- model=- session=- priority=high status=over_capacity \
-                        queue=0.000s connect=0.000s first_byte=0.000s upstream=0.000s total=0.000s \
+                        queue=0s backoff=0s connect=0s first_byte=0s upstream=0s rest=0s total=0s \
                         attempts=0 reason=\"\"";
         assert_eq!(line.to_string(), expected);
     }

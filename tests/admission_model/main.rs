@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use pointsman::admission::{
     Learning, ProviderId, ProviderSettings, QueueSettings, RetrySettings, Settings, Step, TargetId,
+    Throttle,
 };
 use pointsman::config::Priority;
 use proptest::prelude::*;
@@ -44,6 +45,8 @@ enum Op {
     Begin(usize),
     Pass(u64),
     Tick,
+    /// The box is loaded so: the calls that may be in flight in all, and whether the lowest class is refused.
+    Throttle(usize, bool),
     Stop(u64),
 }
 
@@ -64,6 +67,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         6 => any::<usize>().prop_map(Op::Begin),
         12 => (0..4_000_u64).prop_map(Op::Pass),
         20 => Just(Op::Tick),
+        4 => (0..7_usize, any::<bool>()).prop_map(|(most, low)| Op::Throttle(most, low)),
         1 => (0..20_000_u64).prop_map(Op::Stop),
     ];
     prop::collection::vec(op, 1..150)
@@ -108,6 +112,7 @@ fn settings() -> impl Strategy<Value = Settings> {
             .collect(),
         targets: [0, 1, 0].map(ProviderId).to_vec(),
         learning: Learning::default(),
+        orphans: Default::default(),
     })
 }
 
@@ -146,6 +151,7 @@ proptest! {
                 Op::Begin(call) => model.begin(call),
                 Op::Pass(millis) => model.pass(Duration::from_millis(millis)),
                 Op::Tick => model.tick(),
+                Op::Throttle(most, refuses_low) => model.throttle(Throttle { most, refuses_low }),
                 Op::Stop(millis) => model.stop(Duration::from_millis(millis)),
             };
             done.map_err(TestCaseError::fail)?;
@@ -163,5 +169,7 @@ fn seen(step: &Step) -> Seen {
         Step::BackOff { until } => Seen::BackOff(*until),
         Step::End(ending) => Seen::End(rules::name(ending)),
         Step::Interrupt(reason) => Seen::Interrupt(*reason),
+        // No slot is taken from anybody here.
+        Step::Quarantine { .. } | Step::Reclaim { .. } => Seen::End("watchdog"),
     }
 }

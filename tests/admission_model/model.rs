@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pointsman::admission::{
     Action, Cause, Core, Ending, Event, FlowId, JobId, Outcome, PermitKey, ProviderId, Settings,
-    StageId, Step, Submission, TargetId,
+    StageId, Step, Submission, TargetId, Throttle, WorkerId,
 };
 use pointsman::cancel::CancelReason;
 use pointsman::clock::Time;
@@ -85,6 +85,8 @@ pub(super) struct Model {
     pub(super) newcomers: Vec<u64>,
     pub(super) last_turn: Time,
     pub(super) stop: Option<Time>,
+    /// What the load of the box leaves of the limits.
+    pub(super) throttle: Throttle,
     /// By target: what is left of its budget for repetitions.
     pub(super) tokens: Vec<f64>,
 }
@@ -119,6 +121,7 @@ impl Model {
             newcomers: Vec::new(),
             last_turn: Time::ZERO,
             stop: None,
+            throttle: Throttle::NONE,
         }
     }
 
@@ -158,6 +161,7 @@ impl Model {
             class,
             deadline: job.deadline,
             bytes,
+            reclaim: false,
         });
         let mut actions = self.tell(event)?;
         let id = job.id;
@@ -165,6 +169,8 @@ impl Model {
             expect(&mut actions, id, Seen::End("stopping"))?;
         } else if patience.is_zero() {
             expect(&mut actions, id, Seen::End("expired"))?;
+        } else if self.throttle.refuses_low && class == Priority::Low {
+            expect(&mut actions, id, Seen::End("box loaded"))?;
         } else if self.slot(&job).is_some() && self.session_allows(flow) {
             // It needs no place in line: it is the only one that can start.
             self.jobs.push(job);
@@ -276,11 +282,12 @@ impl Model {
             return Ok(());
         }
         let permit = self.returned[which % self.returned.len()];
-        let late = self.core.view(self.now).late_returns;
+        let late = self.core.view(self.now).turnover.late_returns;
         let actions = self.tell(Event::GiveBack(permit, Outcome::Completed.into()))?;
-        ensure(self.core.view(self.now).late_returns == late + 1, || {
-            "a late return is not counted".into()
-        })?;
+        ensure(
+            self.core.view(self.now).turnover.late_returns == late + 1,
+            || "a late return is not counted".into(),
+        )?;
         self.settle(actions)
     }
 
@@ -297,7 +304,9 @@ impl Model {
         }
         let call = self.calls[call % self.calls.len()].clone();
         let mut said = Vec::new();
-        let may = self.core.begin(call.permit, self.now, &mut said);
+        let may = self
+            .core
+            .begin(call.permit, WorkerId(0), self.now, &mut said);
         let mut actions = VecDeque::from(said);
         let job = self.jobs.iter().find(|job| job.permit == Some(call.permit));
         let late = job.is_some_and(|job| job.deadline <= self.now);
@@ -313,6 +322,12 @@ impl Model {
     pub(super) fn pass(&mut self, time: Duration) -> Check {
         self.now = self.now + time;
         Ok(())
+    }
+
+    pub(super) fn throttle(&mut self, throttle: Throttle) -> Check {
+        let actions = self.tell(Event::Throttle(throttle))?;
+        self.throttle = throttle;
+        self.settle(actions)
     }
 
     pub(super) fn stop(&mut self, drain: Duration) -> Check {
@@ -517,25 +532,6 @@ impl Model {
         ensure(wanted == due || (bills && wanted < due), || {
             format!("a tick at {wanted:?}, not {due:?}")
         })
-    }
-
-    fn relax(&mut self) {
-        if self.since.len() + self.newcomers.len() <= self.settings.sessions {
-            self.told.clear();
-        }
-    }
-
-    /// A call of this flow started or came back.
-    fn note_running(&mut self, flow: u64) {
-        if !is_session(flow) {
-            return;
-        }
-        if self.calls.iter().any(|call| call.flow == flow) {
-            self.since.entry(flow).or_insert(self.now);
-        } else {
-            self.since.remove(&flow);
-            self.told.retain(|&told| told != flow);
-        }
     }
 
     /// Jobs came or went.

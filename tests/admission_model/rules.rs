@@ -120,7 +120,9 @@ impl Model {
     }
 
     pub(super) fn has_slot(&self, provider: ProviderId) -> bool {
-        let room = self.settings.global.min(self.settings.workers);
+        // 0 counts as 1.
+        let global = self.settings.global.min(self.throttle.most.max(1));
+        let room = global.min(self.settings.workers);
         let other = ProviderId(1 - provider.0);
         let kept =
             self.settings.providers[other.0 as usize].reserves && self.running_at(other) == 0;
@@ -157,6 +159,26 @@ impl Model {
         match self.keeping().min().filter(|_| crowded) {
             Some((since, _)) => since.max(self.last_turn) + self.settings.session_turn,
             None => Time::NEVER,
+        }
+    }
+
+    /// Nobody has to make room where all have a place.
+    pub(super) fn relax(&mut self) {
+        if self.since.len() + self.newcomers.len() <= self.settings.sessions {
+            self.told.clear();
+        }
+    }
+
+    /// A call of this flow started or came back.
+    pub(super) fn note_running(&mut self, flow: u64) {
+        if !is_session(flow) {
+            return;
+        }
+        if self.calls.iter().any(|call| call.flow == flow) {
+            self.since.entry(flow).or_insert(self.now);
+        } else {
+            self.since.remove(&flow);
+            self.told.retain(|&told| told != flow);
         }
     }
 
@@ -257,6 +279,8 @@ pub(super) fn name(ending: &Ending) -> &'static str {
             RefusalReason::WaitTooLong { .. } => "wait too long",
             RefusalReason::Displaced => "displaced",
             RefusalReason::Stopping => "stopping",
+            RefusalReason::WorkersLost { .. } => "workers lost",
+            RefusalReason::BoxLoaded => "box loaded",
             RefusalReason::Shut(_) => "shut",
         },
     }

@@ -209,8 +209,7 @@ fn every_metric_of_the_printed_files_is_on_the_page() {
     let dashboard = printed("grafana");
     let json: Value = serde_json::from_str(&dashboard).expect("JSON");
     assert!(json["panels"].as_array().expect("panels").len() > 10);
-    // Nobody looks at the box yet.
-    let rules = printed("prometheus-rules").replace("pointsman_load_level", "");
+    let rules = printed("prometheus-rules");
     let mut names = metrics_in(&dashboard);
     names.extend(metrics_in(&rules));
     assert!(names.len() > 40, "{names:?}");

@@ -17,18 +17,18 @@ use crate::support::{BOUND, Client, Script, Upstream};
 
 /// A gateway whose provider is asked by nobody but the functions. While it is idle one slot is kept for it, where there
 /// is more than one.
-fn start(global: usize, more: &str) -> Gateway {
+pub(crate) fn start(global: usize, more: &str) -> Gateway {
     gateway(&Upstream::start(Script::Silent), global, more)
 }
 
 /// Deaf functions: each says that it runs, and returns only when it is released.
-struct Deaf {
+pub(crate) struct Deaf {
     runs: (Sender<()>, Receiver<()>),
     release: (Sender<()>, Arc<parking_lot::Mutex<Receiver<()>>>),
 }
 
 impl Deaf {
-    fn new() -> Deaf {
+    pub(crate) fn new() -> Deaf {
         let (release, released) = channel();
         Deaf {
             runs: channel(),
@@ -36,7 +36,9 @@ impl Deaf {
         }
     }
 
-    fn function(&self) -> impl FnOnce(&CallContext) -> Result<(), String> + Send + 'static {
+    pub(crate) fn function(
+        &self,
+    ) -> impl FnOnce(&CallContext) -> Result<(), String> + Send + 'static {
         let (say, released) = (self.runs.0.clone(), Arc::clone(&self.release.1));
         move |_| {
             say.send(()).map_err(|_| "nobody listens")?;
@@ -48,17 +50,17 @@ impl Deaf {
         }
     }
 
-    fn wait_until_one_runs(&self) {
+    pub(crate) fn wait_until_one_runs(&self) {
         self.runs.1.recv_timeout(BOUND).expect("it runs");
     }
 
-    fn release(&self) {
+    pub(crate) fn release(&self) {
         self.release.0.send(()).expect("the function is there");
     }
 }
 
 /// Executes on a thread of its own.
-fn aside<T: Send + 'static>(
+pub(crate) fn aside<T: Send + 'static>(
     gateway: &Gateway,
     call: Call,
     function: impl FnOnce(&CallContext) -> Result<T, String> + Send + 'static,
@@ -69,15 +71,15 @@ fn aside<T: Send + 'static>(
     thread.expect("a thread starts")
 }
 
-fn join<T>(thread: JoinHandle<T>) -> T {
+pub(crate) fn join<T>(thread: JoinHandle<T>) -> T {
     thread.join().expect("no panic")
 }
 
-fn nothing(_: &CallContext) -> Result<(), String> {
+pub(crate) fn nothing(_: &CallContext) -> Result<(), String> {
     Ok(())
 }
 
-fn millis(millis: u64) -> Duration {
+pub(crate) fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
@@ -239,7 +241,8 @@ fn a_function_without_a_provider_takes_a_global_slot() {
 
 #[test]
 fn at_the_deadline_the_caller_is_answered_and_the_slot_stays_taken_until_the_function_returns() {
-    let (gateway, deaf) = (start(1, ""), Deaf::new());
+    let keep = "watchdog.reclaim_execute = false\nwatchdog.quarantine_after = \"1ms\"\nwatchdog.reclaim_after = \"2ms\"";
+    let (gateway, deaf) = (start(1, keep), Deaf::new());
     let short = || Call::new().timeout(millis(300));
     assert_eq!(
         gateway.execute(short(), deaf.function()),

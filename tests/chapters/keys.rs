@@ -96,6 +96,8 @@ fn every_route_but_health_needs_a_key() {
         ("GET", "/v1/models/embedded"),
         ("GET", "/api/status"),
         ("GET", "/api/requests"),
+        ("GET", "/api/semaphores"),
+        ("POST", "/api/semaphores/check"),
         ("GET", "/api/requests/x"),
         ("DELETE", "/api/requests/x"),
         ("GET", "/"),
@@ -337,4 +339,22 @@ fn an_address_of_other_machines_is_served_with_keys_and_under_its_own_name() {
     let address = server.address().parse().expect("an address");
     assert_eq!(status_with(address, "Host: 127.1\r\n"), 200);
     assert_eq!(status_with(address, "Host: evil.example\r\n"), 403);
+}
+
+#[test]
+fn the_ledger_names_a_key_s_own_requests_alone_and_an_admin_checks_it() {
+    let upstream = Upstream::start(Script::Silent);
+    let server = server(&upstream);
+    let _client = ask(&server, ONE, &[("X-Request-Id", "r-1")]);
+    wait_for_active(&server, &upstream, 1);
+    let holder = |key| {
+        let ledger = call(&server, key, "GET", "/api/semaphores").json();
+        ledger["slots"][0]["request_id"].clone()
+    };
+    assert_eq!(
+        [ONE, TWO, ADMIN].map(holder),
+        [json!("r-1"), Value::Null, json!("r-1")]
+    );
+    let check = |key| call(&server, key, "POST", "/api/semaphores/check").status;
+    assert_eq!([ONE, ADMIN].map(check), [403, 200]);
 }

@@ -26,6 +26,7 @@ const NAMES: &[&str] = &[
     "gate_open",
     "late_releases_total",
     "limit_events_total",
+    "load_level",
     "permits_acquired_total",
     "permits_reclaimed_total",
     "permits_released_total",
@@ -38,6 +39,10 @@ const NAMES: &[&str] = &[
     "pool_recycled_total",
     "pool_reused_total",
     "pool_wait_seconds",
+    "process_cpu_seconds_total",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+    "process_threads",
     "queue_capacity",
     "queue_length",
     "queue_oldest_seconds",
@@ -58,6 +63,7 @@ const NAMES: &[&str] = &[
     "slots_in_use",
     "slots_limit",
     "slots_quarantined",
+    "throttle_limit",
     "tokens_total",
     "upstream_responses_total",
     "watchdog_tick_delay_seconds",
@@ -398,6 +404,46 @@ fn switched_off_there_is_no_page_and_everything_else_goes_on() {
     );
     let message = response.json()["error"]["message"].to_string();
     assert!(message.contains("telemetry.metrics"), "{message}");
+}
+
+#[test]
+fn a_provider_that_a_reload_brings_is_counted_and_one_that_it_takes_leaves_its_counts() {
+    let upstream = Upstream::start(Script::text("hello"));
+    let of = |name: &str| {
+        let url = upstream.url();
+        format!(
+            "profile = \"test\"\nproviders.{name}.kind = \"openai\"\nproviders.{name}.base_url = \"{url}\"\n"
+        )
+    };
+    let server = Server::start(&of("old"));
+    let ask = |name: &str| text(&Ask::of(&format!("{name}/m")).answer(&server));
+    assert_eq!(ask("old"), "hello");
+    server.wait_until_idle();
+    std::fs::write(server.directory().join("config.toml"), of("new")).expect("a file");
+    let reloaded = server.client().post("/api/reload", &json!({}));
+    assert_eq!(reloaded.status, 200, "{:#}", reloaded.json());
+    assert_eq!(ask("new"), "hello");
+    server.wait_until_idle();
+    let mut page = Page::of(&server);
+    eventually("both have been counted", || {
+        page = Page::of(&server);
+        page.sum("requests_total", &["outcome=completed"]) == 2.0
+    });
+    for name in ["old", "new"] {
+        let provider = &*format!("provider={name}");
+        for (family, labels) in [
+            ("requests_total", [provider, "outcome=completed"]),
+            ("upstream_responses_total", [provider, "code=200"]),
+            ("pool_wait_seconds_count", [provider, provider]),
+        ] {
+            assert_eq!(page.sum(family, &labels), 1.0, "{family} {name}");
+        }
+        assert!(page.sum("tokens_total", &[provider]) > 0.0, "{name}");
+    }
+    let slots = |name: &str| page.sum("semaphore_expected_value", &[&format!("provider={name}")]);
+    assert_eq!(slots("old"), 0.0, "it has no slots any more");
+    assert!(slots("new") > 0.0);
+    assert_eq!(page.sum("requests_total", &["provider=none"]), 0.0);
 }
 
 /// A server of which a little of everything is to be told.

@@ -276,7 +276,7 @@ fn request(model: &str) -> String {
 }
 
 /// A chat with the embedded provider over a Unix socket.
-fn ask_over(path: &std::path::Path) -> String {
+pub(crate) fn ask_over(path: &std::path::Path) -> String {
     let mut stream = UnixStream::connect(path).expect("it listens");
     stream.set_read_timeout(Some(BOUND)).expect("a socket");
     stream

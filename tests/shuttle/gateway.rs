@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use pointsman::admission::{
     Action, Cause, Core, CoreView, Ending, Event, JobId, Outcome, PermitKey, RefusalReason, Report,
-    Step, Submission, TargetId,
+    Step, Submission, TargetId, WorkerId,
 };
 use pointsman::cancel::CancelReason;
 use pointsman::clock::Time;
@@ -143,7 +143,7 @@ impl Shared {
 
     fn begin(&self, permit: PermitKey) -> bool {
         self.step(false, |inner, actions| {
-            inner.core.begin(permit, inner.now, actions)
+            inner.core.begin(permit, WorkerId(0), inner.now, actions)
         })
     }
 
@@ -186,7 +186,11 @@ impl Shared {
                     let first = seen.ended.insert(action.job);
                     assert!(first, "{:?} ended twice", action.job);
                 }
-                Step::Wait { .. } | Step::BackOff { .. } | Step::Interrupt(_) => {}
+                Step::Wait { .. }
+                | Step::BackOff { .. }
+                | Step::Interrupt(_)
+                | Step::Quarantine { .. }
+                | Step::Reclaim { .. } => {}
             }
         }
     }
@@ -263,7 +267,10 @@ impl Shared {
         ];
         assert_eq!(left, [0; 5]);
         assert_eq!(inner.core.next_due(), Time::NEVER);
-        assert_eq!(view.late_returns, inner.late, "each late return is counted");
+        assert_eq!(
+            view.turnover.late_returns, inner.late,
+            "each late return is counted"
+        );
         inner.check_record();
         let turns = self.scenario.turns.iter();
         turns.map(|(_, came)| came(&view, &inner.record)).collect()
@@ -346,7 +353,11 @@ impl Inner {
                     }
                 }
                 Step::End(_) => assert!(self.ended.insert(action.job), "it ended twice"),
-                Step::Wait { .. } | Step::BackOff { .. } | Step::Interrupt(_) => {}
+                Step::Wait { .. }
+                | Step::BackOff { .. }
+                | Step::Interrupt(_)
+                | Step::Quarantine { .. }
+                | Step::Reclaim { .. } => {}
             }
         }
     }
@@ -387,8 +398,8 @@ impl Inner {
         assert!(out <= room, "{out} calls, room for {room}");
         assert!(out <= view.sessions * of_session, "the limit of a session");
         assert!(view.sessions <= view.sessions_limit);
-        assert_eq!(view.taken - view.given_back, out as u64);
-        assert_eq!(view.late_returns, self.late);
+        assert_eq!(view.turnover.taken - view.turnover.given_back, out as u64);
+        assert_eq!(view.turnover.late_returns, self.late);
         for (index, target) in view.targets.iter().enumerate() {
             let calls = self.out.iter().filter(|out| out.target.index() == index);
             assert_eq!(target.in_use, calls.count());
@@ -416,6 +427,7 @@ impl Inner {
             let mut attempts = 0;
             for (now, action) in self.record.iter().filter(|(_, action)| action.job == job) {
                 match &action.step {
+                    Step::Quarantine { .. } | Step::Reclaim { .. } => {}
                     Step::Interrupt(_) => assert!(over && runs, "an interrupt follows the end"),
                     step => assert!(!over, "{step:?} of {job:?} after its end"),
                 }
@@ -433,7 +445,7 @@ impl Inner {
                             if refusal.reason == RefusalReason::Displaced);
                         assert!(!refused || attempts == 0, "{job:?} had its place");
                     }
-                    Step::Interrupt(_) => {}
+                    Step::Interrupt(_) | Step::Quarantine { .. } | Step::Reclaim { .. } => {}
                 }
             }
             assert!(over, "{job:?} never ended");

@@ -56,7 +56,7 @@ impl World {
             let world = Arc::clone(&world);
             thread::spawn(move || {
                 let parker = Parker::new();
-                while let Some(job) = world.queue.next(worker, &parker) {
+                while let Some(job) = world.queue.next(worker as u32, &parker) {
                     world.begun.note(job);
                     world.begun.wait_for(job.0, workers);
                 }
@@ -67,8 +67,7 @@ impl World {
     }
 
     fn push(&self, job: Job) {
-        let pushed = self.queue.push((job.0 + job.1) % 3, job);
-        pushed.expect("there are no more jobs than workers");
+        self.queue.push((job.0 + job.1) % 3, job);
     }
 
     /// The workers go home, and all jobs were done, each once.
@@ -80,7 +79,7 @@ impl World {
         done.sort_unstable();
         let expected = (0..rounds).flat_map(|round| (0..workers).map(move |job| (round, job)));
         assert_eq!(done, Vec::from_iter(expected));
-        assert_eq!(self.queue.asleep(), 0);
+        assert_eq!(self.queue.roll().1, 0);
     }
 }
 
@@ -90,12 +89,54 @@ fn join(threads: Threads) {
     }
 }
 
+/// Workers are hired and sent home while jobs come: whoever is left does them all.
+#[test]
+fn a_job_is_done_by_those_who_stay_when_others_go_home() {
+    under_schedules(|| {
+        let world = Arc::new(World {
+            queue: ReadyQueue::new(2),
+            begun: Begun::default(),
+        });
+        let hired = world.queue.hire();
+        let threads = (0..hired).map(|worker| {
+            let world = Arc::clone(&world);
+            thread::spawn(move || {
+                let parker = Parker::new();
+                while let Some(job) = world.queue.next(worker as u32, &parker) {
+                    world.begun.note(job);
+                }
+            })
+        });
+        let threads: Threads = threads.collect();
+        let fewer = {
+            let world = Arc::clone(&world);
+            thread::spawn(move || {
+                if world.queue.wanted() == 2 {
+                    world.queue.want(1);
+                }
+            })
+        };
+        world.push((0, 0));
+        world.begun.wait_for(0, 1);
+        join(vec![fewer]);
+        world.push((1, 0));
+        world.begun.wait_for(1, 1);
+        while world.queue.roll().0 == 2 {
+            thread::yield_now();
+        }
+        world.queue.lose();
+        assert_eq!(world.queue.hire(), 1);
+        world.queue.close();
+        join(threads);
+    });
+}
+
 /// So many workers, and in each round as many jobs, all but one of them pushed by threads of their own: at once, or, in
 /// every second round, when all workers have lain down.
 fn live(workers: usize, rounds: usize) {
     let (world, threads) = World::start(workers);
     for round in 0..rounds {
-        while round % 2 == 1 && world.queue.asleep() < workers {
+        while round % 2 == 1 && world.queue.roll().1 < workers {
             thread::yield_now();
         }
         let pushers = (1..workers).map(|number| {
@@ -138,13 +179,15 @@ mod parking {
     use shuttle::sync::{Arc, Condvar, MutexGuard};
     use shuttle::thread;
 
-    pub(super) use crossbeam::channel::TrySendError;
-
     /// A lock without poisoning.
     #[derive(Debug, Default)]
     pub(super) struct Mutex<T>(shuttle::sync::Mutex<T>);
 
     impl<T> Mutex<T> {
+        pub(super) fn new(value: T) -> Self {
+            Mutex(shuttle::sync::Mutex::new(value))
+        }
+
         pub(super) fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().expect("no thread panicked")
         }
@@ -152,26 +195,25 @@ mod parking {
 
     /// A channel is a list under a lock: each of its steps is one, as with the real one.
     #[derive(Debug)]
-    pub(super) struct Sender<T>(Arc<Mutex<VecDeque<T>>>, usize);
+    pub(super) struct Sender<T>(Arc<Mutex<VecDeque<T>>>);
 
     #[derive(Debug)]
     pub(super) struct Receiver<T>(Arc<Mutex<VecDeque<T>>>);
 
-    pub(super) fn bounded<T>(room: usize) -> (Sender<T>, Receiver<T>) {
-        let list = Arc::new(Mutex(shuttle::sync::Mutex::new(VecDeque::new())));
-        (Sender(Arc::clone(&list), room), Receiver(list))
+    pub(super) fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
+        let list = Arc::new(Mutex::new(VecDeque::new()));
+        (Sender(Arc::clone(&list)), Receiver(list))
     }
 
     impl<T> Sender<T> {
-        pub(super) fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
-            let mut list = self.0.lock();
-            if list.len() == self.1 {
-                return Err(TrySendError::Full(value));
-            }
-            list.push_back(value);
+        pub(super) fn send(&self, value: T) -> Result<(), Gone> {
+            self.0.lock().push_back(value);
             Ok(())
         }
     }
+
+    /// Nobody receives any more, which does not happen here.
+    pub(super) struct Gone;
 
     impl<T> Receiver<T> {
         pub(super) fn try_recv(&self) -> Result<T, Empty> {

@@ -248,7 +248,9 @@ pub(super) const LATE_RETURNS: Scenario = Scenario {
         _ => Outcome::Completed,
     },
     turns: &[
-        ("the second return is late", |view, _| view.late_returns > 2),
+        ("the second return is late", |view, _| {
+            view.turnover.late_returns > 2
+        }),
         ("somebody else is first", |_, record| {
             ends(record, |end| {
                 *end == Ending::Finished(Outcome::Failed(Cause::Unwanted))
@@ -316,6 +318,7 @@ impl Scenario {
             providers: vec![provider; 2],
             targets: vec![ProviderId(0), ProviderId(1)],
             learning: Learning::default(),
+            orphans: Default::default(),
         }
     }
 
@@ -333,6 +336,7 @@ impl Scenario {
                 class: Priority::ALL[(number % 2) as usize * 2],
                 deadline: Time::ZERO + (self.patience)(number),
                 bytes: 1,
+                reclaim: false,
             }
         };
         (0..self.jobs).map(job).collect()

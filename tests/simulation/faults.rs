@@ -11,13 +11,20 @@ use super::quantity::shares_are_kept;
 const SEEDS: u64 = 2_000;
 
 /// What seeds find.
-const UNSAFE: [Fault; 16] = [
+const UNSAFE: [Fault; 23] = [
     Fault::StaleReturnFrees,
     Fault::InterruptedLeaks,
+    Fault::ReclaimsTheLiving,
+    Fault::ReclaimKeepsGeneration,
     Fault::EndedJobBegins,
     Fault::GlobalSlotFirst,
     Fault::BackOffKeepsSlot,
+    Fault::GoneIsCalled,
+    Fault::OldCallsTeach,
     Fault::LimitsWakeNobody,
+    Fault::ThrottleNotApplied,
+    Fault::LimitsLiftThrottle,
+    Fault::ThrottleWakesNobody,
     Fault::ExpiredStarts,
     Fault::EachRefusalCuts,
     Fault::GrowthSticksAtOne,

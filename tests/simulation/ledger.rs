@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use crate::admission::{
-    Action, Cause, ClassView, Core, CoreView, Ending, JobId, Limits, ModelId, Outcome, PermitKey,
+    Action, Cause, Change, ClassView, Core, CoreView, Ending, JobId, ModelId, Outcome, PermitKey,
     ProviderId, RefusalReason, Report, SLICE, Settings, StageId, Step, Submission, TargetId,
+    Throttle,
 };
 use pointsman::cancel::CancelReason;
 use pointsman::clock::Time;
 use pointsman::config::Priority;
 
+use super::orphans::GONE;
 use super::rules::name_of;
 use super::targets::{Badge, Watch};
 
@@ -21,9 +23,12 @@ pub(super) enum Stimulus {
     Submit(Submission, Vec<Vec<TargetId>>),
     GiveBack(PermitKey, Report),
     Answer(PermitKey),
-    Limits(Limits),
+    Change(Box<Change>),
+    Throttle(Throttle),
     Cancel(JobId, CancelReason),
     Begin,
+    /// A guard was found to be lost.
+    Recover(PermitKey),
     Stop(Time),
     Tick,
 }
@@ -64,6 +69,14 @@ pub(super) struct Call {
     pub(super) session: Option<u64>,
     pub(super) target: TargetId,
     pub(super) badge: Badge,
+    /// Whether its slot may be taken from it.
+    pub(super) reclaim: bool,
+    /// Whether a worker is at it.
+    pub(super) begun: bool,
+    /// Since when its job has ended.
+    pub(super) interrupted: Option<Time>,
+    /// Since when it is given up on.
+    pub(super) quarantined: Option<Time>,
 }
 
 /// The books.
@@ -84,13 +97,19 @@ pub(super) struct Ledger {
     pub(super) started: Vec<PermitKey>,
     /// When the last step was.
     pub(super) last: Time,
-    /// What was in flight when limits last changed.
+    /// What the load of the box leaves of the limits.
+    pub(super) throttle: Throttle,
+    /// What was in flight when settings, or the throttle, last changed.
     pub(super) debt: usize,
     pub(super) stop: Option<Time>,
     pub(super) seq: u64,
     /// The job whose end was the last action, if it was running.
     pub(super) to_interrupt: Option<JobId>,
     pub(super) late_returns: u64,
+    /// Calls that go on without their slot, and whether a worker is at it.
+    pub(super) abandoned: HashMap<PermitKey, bool>,
+    pub(super) reclaimed: u64,
+    pub(super) recovered: u64,
     pub(super) ends_in_step: usize,
     /// How many waited or backed off before the step; jobs that came back may be more than the places.
     pub(super) waited: usize,
@@ -117,6 +136,7 @@ impl Ledger {
             away: HashMap::new(),
             started: Vec::new(),
             last: Time::ZERO,
+            throttle: Throttle::NONE,
             debt: 0,
             settings,
             stages,
@@ -130,6 +150,9 @@ impl Ledger {
             seq: 0,
             to_interrupt: None,
             late_returns: 0,
+            abandoned: HashMap::new(),
+            reclaimed: 0,
+            recovered: 0,
             ends_in_step: 0,
             waited: 0,
             endings: BTreeSet::new(),
@@ -180,14 +203,25 @@ impl Ledger {
                 self.jobs.insert(submission.job, job);
             }
             Stimulus::GiveBack(permit, report) => self.permit_is_back(*permit, report, now),
+            Stimulus::Recover(permit) if self.calls.contains_key(permit) => {
+                self.recovered += 1;
+                self.permit_is_back(*permit, &GONE, now);
+            }
             Stimulus::Answer(permit) => {
                 if let Some(call) = self.calls.get_mut(permit) {
                     self.targets[call.target.index()].answer(&mut call.badge, now);
                 }
             }
-            Stimulus::Limits(limits) => self.limits_change(limits),
+            Stimulus::Change(change) => self.settings_change(change, now),
+            Stimulus::Throttle(throttle) => {
+                self.debt = self.calls.len();
+                self.throttle = *throttle;
+            }
             Stimulus::Stop(until) => {
                 self.stop = Some(self.stop.map_or(*until, |before| before.min(*until)));
+            }
+            Stimulus::Recover(permit) => {
+                self.abandoned.remove(permit);
             }
             Stimulus::Cancel(..) | Stimulus::Begin | Stimulus::Tick => {}
         }
@@ -199,6 +233,13 @@ impl Ledger {
         let alive = self.jobs.get(&job).is_some_and(|job| {
             job.state == State::Running(permit) && job.submission.deadline > now
         });
+        if let Some(call) = self
+            .calls
+            .get_mut(&permit)
+            .filter(|call| call.interrupted.is_none())
+        {
+            call.begun = true;
+        }
         ensure(alive == may, || {
             format!("{job:?} may begin: {may}, but is alive: {alive}")
         })
@@ -212,7 +253,7 @@ impl Ledger {
         })?;
         self.seq = action.seq;
         ensure(
-            !self.ended.contains(&id) || matches!(action.step, Step::Interrupt(_)),
+            !self.ended.contains(&id) || is_about_its_call(&action.step),
             || format!("{id:?} has ended, and yet: {:?}", action.step),
         )?;
         let interrupted = self.to_interrupt.take();
@@ -226,6 +267,13 @@ impl Ledger {
                 format!("{interrupted:?} was not interrupted")
             })?,
         }
+        let arrives = matches!(stimulus, Stimulus::Submit(arrival, _) if arrival.job == id);
+        let taken = matches!(action.step, Step::Wait { .. } | Step::Start { .. });
+        let lost = self.lost();
+        ensure(
+            !(arrives && taken) || lost <= self.settings.orphans.max_lost,
+            || format!("{id:?} is taken in with {lost} workers lost"),
+        )?;
         match &action.step {
             Step::Wait { stage, waiting } => self.waits(id, *stage, *waiting, now),
             Step::Start {
@@ -242,14 +290,16 @@ impl Ledger {
             }
             Step::BackOff { until } => self.backs_off(id, *until, now),
             Step::End(ending) => self.ends(id, ending, stimulus, now),
+            step @ (Step::Quarantine { .. } | Step::Reclaim { .. }) => {
+                self.watchdog_acts(step, stimulus, now)
+            }
             Step::Interrupt(_) => Ok(()),
         }
     }
 
-    fn permit_is_back(&mut self, permit: PermitKey, report: &Report, now: Time) {
+    pub(super) fn permit_is_back(&mut self, permit: PermitKey, report: &Report, now: Time) {
         let Some(call) = self.calls.get(&permit) else {
-            self.late_returns += 1;
-            return;
+            return self.is_late(permit);
         };
         let in_use = self.running_on(call.target);
         self.targets[call.target.index()].back(call.badge, report, in_use, now);
@@ -266,6 +316,7 @@ impl Ledger {
             job.state = State::Returned(*report, call.target, permit);
             if let (Outcome::Failed(Cause::ModelUnavailable), Some(model)) =
                 (report.outcome, job.model)
+                && self.targets[call.target.index()].knows(&call.badge)
             {
                 let until = now + self.settings.learning.model_away;
                 self.away.insert((call.target, model), until);
@@ -273,17 +324,28 @@ impl Ledger {
         }
     }
 
-    fn limits_change(&mut self, limits: &Limits) {
+    fn settings_change(&mut self, change: &Change, now: Time) {
         self.debt = self.calls.len();
-        let settings = &mut self.settings;
-        (settings.workers, settings.global) = (limits.workers, limits.global);
-        (settings.session, settings.sessions) = (limits.session, limits.sessions);
-        for (provider, &limit) in settings.providers.iter_mut().zip(&limits.providers) {
-            provider.limit = limit;
+        let turn = self.settings.session_turn;
+        self.settings = change.settings.clone();
+        // Who was told to make room when turns were shorter still has to.
+        self.settings.session_turn = turn.min(self.settings.session_turn);
+        for (index, watch) in self.targets.iter_mut().enumerate() {
+            let id = TargetId(index as u32);
+            let is_gone = change.gone.contains(&id);
+            if change.anew.contains(&id) || is_gone != watch.is_gone() {
+                watch.replace(Watch::new(&self.settings, index), is_gone);
+                // Who was found not to have a model may be in a line of fewer targets still.
+                let marks = self.away.iter_mut().filter(|((at, _), _)| *at == id);
+                marks.for_each(|(_, until)| *until = (*until).min(now));
+            } else {
+                let provider = self.settings.targets[index];
+                watch.configure(self.settings.providers[provider.0 as usize].limit);
+            }
         }
-        for (watch, provider) in self.targets.iter_mut().zip(&self.settings.targets) {
-            watch.configure(self.settings.providers[provider.0 as usize].limit);
-        }
+        let new = self.targets.len()..self.settings.targets.len();
+        self.targets
+            .extend(new.map(|target| Watch::new(&self.settings, target)));
     }
 
     fn starts(
@@ -350,6 +412,10 @@ impl Ledger {
                 *outcome == said.outcome
                     && matches!(job.state, State::Returned(_, _, own) if own == *permit)
             }
+            (Ending::Finished(outcome), Stimulus::Recover(permit)) => {
+                *outcome == GONE.outcome
+                    && matches!(job.state, State::Returned(_, _, own) if own == *permit)
+            }
             (Ending::Finished(_), _) => false,
             (Ending::QueueTimeout, _) => {
                 job.state == State::Waiting && job.queue_until <= now && !late
@@ -375,6 +441,16 @@ impl Ledger {
         })?;
         let to_interrupt = running && !matches!(ending, Ending::Finished(_));
         self.to_interrupt = to_interrupt.then_some(id);
+        let State::Running(permit) = job.state else {
+            return self.forget(id, ending);
+        };
+        if let Some(call) = self.calls.get_mut(&permit) {
+            call.interrupted = Some(now);
+        }
+        self.forget(id, ending)
+    }
+
+    fn forget(&mut self, id: JobId, ending: &Ending) -> Check {
         self.jobs.remove(&id);
         self.ended.insert(id);
         self.endings.insert(name_of(ending));
@@ -394,6 +470,7 @@ impl Ledger {
             self.targets_agree(&core.view(now), now)?;
         }
         self.agrees_with(&core.view(now))?;
+        self.orphans_agree(core, now)?;
         for (id, job) in &self.jobs {
             ensure(job.state != State::Unheard, || {
                 format!("{id:?} was not heard of again")
@@ -409,7 +486,7 @@ impl Ledger {
         }
         // `begin` ends a job but frees nothing, so it starts nobody; and a slice of late ones may hide the rest.
         let settled = !matches!(stimulus, Stimulus::Begin) && self.ends_in_step < SLICE;
-        let idle = self.calls.len() < self.room() && !self.has_stopped(now);
+        let idle = self.vacant() > 0 && !self.has_stopped(now);
         let mut waiting = self.waiting().filter(|_| settled && idle);
         match waiting.find(|job| self.can_start(job, now) && !self.may_have_to_make_room(job, now))
         {
@@ -419,7 +496,7 @@ impl Ledger {
     }
 
     fn targets_agree(&mut self, view: &CoreView, now: Time) -> Check {
-        let most = self.settings.global.max(self.debt);
+        let most = self.global().max(self.debt);
         ensure(self.calls.len() <= most, || {
             format!("{} calls, {most} may be", self.calls.len())
         })?;
@@ -442,7 +519,9 @@ impl Ledger {
         ensure(self.calls.is_empty(), || {
             format!("these never came back: {:?}", self.calls)
         })?;
-        ensure(view.taken == view.given_back, || {
+        let turnover = view.turnover;
+        let back = turnover.given_back + turnover.reclaimed + turnover.recovered;
+        ensure(turnover.taken == back && view.lost_workers == 0, || {
             format!("slots are lost: {view:?}")
         })?;
         ensure(view.backing_off == 0 && view.waiting_bytes == 0, || {
@@ -482,14 +561,22 @@ impl Ledger {
                 .collect(),
             (
                 view.classes.map(|ClassView { waiting, .. }| waiting),
-                view.taken,
-                view.late_returns,
+                view.turnover.taken,
+                view.turnover.late_returns,
             ),
         );
         ensure(ours == theirs, || {
             format!("the core sees {theirs:?}, it is {ours:?}")
         })
     }
+}
+
+/// Whether a step is about a call, which may outlive its job.
+fn is_about_its_call(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::Interrupt(_) | Step::Quarantine { .. } | Step::Reclaim { .. }
+    )
 }
 
 impl Job {

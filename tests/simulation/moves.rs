@@ -141,6 +141,10 @@ impl Ledger {
             session,
             target,
             badge,
+            reclaim: job.submission.reclaim,
+            begun: false,
+            interrupted: None,
+            quarantined: None,
         };
         self.calls.insert(permit, call);
         self.started.push(permit);

@@ -152,6 +152,7 @@ impl Run {
             class,
             deadline: Time::NEVER,
             bytes: 1,
+            reclaim: true,
         }));
     }
 
@@ -207,6 +208,7 @@ fn settings(slots: usize, session: usize) -> Settings {
         providers: vec![ProviderSettings::fixed(slots)],
         targets: vec![ProviderId(0)],
         learning: Learning::default(),
+        orphans: Default::default(),
     }
 }
 

@@ -125,6 +125,7 @@ impl Ours {
             }],
             targets: vec![ProviderId(0)],
             learning,
+            orphans: Default::default(),
         });
         Ours {
             stage: core.stage(&[TargetId(0)]),
@@ -186,6 +187,7 @@ impl Ours {
             class: Priority::Medium,
             deadline: Time::NEVER,
             bytes: 1,
+            reclaim: true,
         };
         self.tell(Event::Submit(submission));
     }
@@ -208,7 +210,11 @@ impl Ours {
                     self.calls.push(Reverse((end, action.job)));
                 }
                 Step::End(_) => self.submit(),
-                Step::Wait { .. } | Step::BackOff { .. } | Step::Interrupt(_) => {}
+                Step::Wait { .. }
+                | Step::BackOff { .. }
+                | Step::Interrupt(_)
+                | Step::Quarantine { .. }
+                | Step::Reclaim { .. } => {}
             }
         }
     }

@@ -7,6 +7,7 @@ use crate::admission::{
     Cause, Ending, ModelId, Outcome, ProviderId, RefusalReason, Shut, TargetId,
 };
 use pointsman::clock::Time;
+use pointsman::config::Priority;
 
 use super::ledger::{Job, Ledger, State, Stimulus};
 
@@ -64,6 +65,13 @@ impl Ledger {
                 let holds_nothing = matches!(job.state, State::Waiting | State::BackingOff(_));
                 (arrives && self.stop.is_some()) || (holds_nothing && self.has_stopped(now))
             }
+            RefusalReason::WorkersLost { lost } => {
+                arrives && lost == self.lost() && lost > self.settings.orphans.max_lost
+            }
+            RefusalReason::BoxLoaded => {
+                let low = job.submission.class == Priority::Low;
+                arrives && low && self.throttle.refuses_low
+            }
             RefusalReason::Displaced => {
                 matches!(stimulus, Stimulus::Submit(..))
                     && job.state == State::Waiting
@@ -91,7 +99,8 @@ impl Ledger {
                 let free = stage
                     .iter()
                     .any(|&target| self.surely_has_slot(target, job, now));
-                stuck && !free && self.waiting().any(|job| here(&job)) && now + expected > job.due()
+                let waited_for = self.has_models() || self.waiting().any(|job| here(&job));
+                stuck && !free && waited_for && now + expected > job.due()
             }
         }
     }
@@ -158,7 +167,7 @@ impl Ledger {
                 .min(self.room() / 2),
         };
         self.running_at(provider) < self.settings.providers[provider.0 as usize].limit
-            && self.calls.len() + kept < self.room()
+            && kept < self.vacant()
     }
 
     fn surely_has_slot(&self, target: TargetId, job: &Job, now: Time) -> bool {
@@ -229,7 +238,12 @@ impl Ledger {
     }
 
     pub(super) fn room(&self) -> usize {
-        self.settings.global.min(self.settings.workers)
+        self.global().min(self.settings.workers)
+    }
+
+    /// The global limit, or what the load of the box leaves of it.
+    pub(super) fn global(&self) -> usize {
+        self.settings.global.min(self.throttle.most)
     }
 
     pub(super) fn has_stopped(&self, now: Time) -> bool {
@@ -281,6 +295,8 @@ pub(super) fn name_of(ending: &Ending) -> &'static str {
             RefusalReason::WaitTooLong { .. } => "wait too long",
             RefusalReason::Displaced => "displaced",
             RefusalReason::Stopping => "stopping",
+            RefusalReason::WorkersLost { .. } => "workers lost",
+            RefusalReason::BoxLoaded => "box loaded",
             RefusalReason::Shut(why) => match why {
                 Shut::RateLimited => "shut: rate limited",
                 Shut::PlanWindow => "shut: plan window",
@@ -289,10 +305,11 @@ pub(super) fn name_of(ending: &Ending) -> &'static str {
                 Shut::Credentials => "shut: credentials",
                 Shut::Quota => "shut: quota",
                 Shut::ModelUnavailable => "shut: model",
+                Shut::Removed => "shut: removed",
             },
         },
     }
 }
 
 /// How many names [`name_of`] knows.
-pub(super) const ENDINGS: usize = 19;
+pub(super) const ENDINGS: usize = 21;

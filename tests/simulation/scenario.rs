@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::admission::{
-    BreakerSettings, GateSettings, Learning, LimitSettings, Limits, ProviderId, ProviderSettings,
-    QueueSettings, RetrySettings, Settings, TargetId,
+    BreakerSettings, Change, GateSettings, Learning, LimitSettings, OrphanSettings, ProviderId,
+    ProviderSettings, QueueSettings, RetrySettings, Settings, TargetId, Throttle,
 };
 use fastrand::Rng;
 use pointsman::clock::Time;
@@ -15,9 +15,9 @@ use super::weather::Weather;
 /// One evening of a gateway.
 #[derive(Debug)]
 pub(super) struct Scenario {
-    /// The limits in force.
+    /// What is in force at first.
     pub(super) settings: Settings,
-    /// How each provider behaves.
+    /// How each provider behaves, those that come later included.
     pub(super) providers: Vec<Weather>,
     /// Who comes, in no order.
     pub(super) arrivals: Vec<Arrival>,
@@ -31,10 +31,14 @@ pub(super) struct Scenario {
     pub(super) slow_return: Duration,
     /// One permit in so many is given back twice.
     pub(super) double_returns: usize,
-    /// Other limits, and from when.
-    pub(super) changes: Vec<(Time, Limits)>,
+    /// Other settings, and from when; in the order of time.
+    pub(super) changes: Vec<(Time, Change)>,
+    /// What the load of the box leaves of the limits, and from when.
+    pub(super) throttles: Vec<(Time, Throttle)>,
     /// When the clock leaps, and how far.
     pub(super) leap: Option<(Time, Duration)>,
+    /// The guard of one call in so many is lost, and found to be so up to this much later.
+    pub(super) leaks: (usize, Duration),
     /// One interrupted call in so many takes this long to come back: its worker is lost.
     pub(super) lost: (usize, Duration),
 }
@@ -60,6 +64,8 @@ pub(super) struct Arrival {
     pub(super) bytes: usize,
     /// From its arrival until somebody cancels it.
     pub(super) cancel: Option<Duration>,
+    /// Whether its slot may be taken from a holder that does not come back.
+    pub(super) reclaim: bool,
 }
 
 impl Scenario {
@@ -69,13 +75,16 @@ impl Scenario {
         let learns = !one_in(rng, 3);
         let settings = settings(rng, learns, seed);
         let span = Duration::from_secs(rng.u64(5..240));
-        let providers = settings.providers.iter();
+        let changes = if one_in(rng, 4) { rng.usize(1..20) } else { 0 };
+        let changes = changes_of(rng, span, &settings, changes, learns);
+        let last = changes.last().map_or(&settings, |(_, last)| &last.settings);
+        let providers = last.providers.iter();
         let providers = providers
             .map(|_| Weather::draw(rng, span, !learns))
             .collect();
         let models = learns && one_in(rng, 3);
         let flows = rng.u64(1..16);
-        let routes = routes(rng, settings.targets.len() as u32);
+        let routes = routes(rng, last.targets.len() as u32);
         let jobs = if one_in(rng, 10) {
             rng.usize(200..600)
         } else {
@@ -88,8 +97,6 @@ impl Scenario {
             let at = Time::ZERO + up_to(rng, span);
             (at, at + up_to(rng, Duration::from_secs(30)))
         });
-        let changes = if one_in(rng, 4) { rng.usize(1..20) } else { 0 };
-        let changes = (0..changes).map(|_| change(rng, span, &settings)).collect();
         let leap = one_in(rng, 8).then(|| {
             let at = Time::ZERO + up_to(rng, span);
             (at, up_to(rng, Duration::from_secs(300)))
@@ -97,6 +104,7 @@ impl Scenario {
         Scenario {
             changes,
             leap,
+            leaks: (rng.usize(30..300), Duration::from_secs(1)),
             lost: (rng.usize(2..30), up_to(rng, Duration::from_secs(60))),
             settings,
             providers,
@@ -106,23 +114,92 @@ impl Scenario {
             slow_begin: seldom(rng, Duration::from_secs(5)) + Duration::from_millis(1),
             slow_return: seldom(rng, Duration::from_secs(10)),
             double_returns: rng.usize(2..20),
+            throttles: throttles(rng, span),
         }
     }
 }
 
-fn change(rng: &mut Rng, span: Duration, settings: &Settings) -> (Time, Limits) {
-    let at = Time::ZERO + up_to(rng, span);
-    let mut limit = || rng.usize(1..=20);
-    let (workers, global, session, sessions) = (limit(), limit(), limit(), limit());
-    let providers = settings.providers.iter().map(|_| limit()).collect();
-    let limits = Limits {
-        workers,
-        global,
-        session,
-        sessions,
-        providers,
+/// So many changes, each from what the one before it left.
+fn changes_of(
+    rng: &mut Rng,
+    span: Duration,
+    first: &Settings,
+    count: usize,
+    learns: bool,
+) -> Vec<(Time, Change)> {
+    let mut times: Vec<Time> = (0..count).map(|_| Time::ZERO + up_to(rng, span)).collect();
+    times.sort_unstable();
+    // Half of the time nothing but limits.
+    let limits_alone = rng.bool();
+    let mut last = Change {
+        settings: first.clone(),
+        anew: Vec::new(),
+        gone: Vec::new(),
     };
-    (at, limits)
+    let mut next = |at| {
+        change_limits(rng, &mut last.settings);
+        if !limits_alone {
+            change_targets(rng, &mut last, learns);
+        }
+        (at, last.clone())
+    };
+    times.into_iter().map(&mut next).collect()
+}
+
+fn change_limits(rng: &mut Rng, settings: &mut Settings) {
+    let mut limit = || rng.usize(1..=20);
+    (settings.workers, settings.global) = (limit(), limit());
+    (settings.session, settings.sessions) = (limit(), limit());
+    for provider in &mut settings.providers {
+        provider.limit = limit();
+    }
+}
+
+/// Bounds and shares change; targets come, go, come back, or become others.
+fn change_targets(rng: &mut Rng, change: &mut Change, learns: bool) {
+    let settings = &mut change.settings;
+    let kept = settings.targets.len() as u32;
+    if one_in(rng, 3) {
+        let places = rng.usize(1..=20);
+        settings.queue = QueueSettings {
+            weights: [rng.u32(1..20), rng.u32(1..20), rng.u32(1..20)],
+            // Who comes back in the very step of a change is still given the time from before.
+            timeout: settings.queue.timeout,
+            ..queue(rng, places)
+        };
+        settings.session_turn = Duration::from_secs(rng.u64(1..20));
+        settings.learning.fallback_after = Duration::from_secs(rng.u64(0..10));
+    }
+    if settings.providers.len() < 6 && one_in(rng, 3) {
+        let (limit, id) = (rng.usize(1..=20), settings.providers.len() as u32);
+        let provider = match learns {
+            true => learning_provider(rng, limit),
+            false => ProviderSettings::fixed(limit),
+        };
+        settings.providers.push(provider);
+        settings.targets.push(ProviderId(id));
+    }
+    for provider in &mut settings.providers {
+        provider.reserves = rng.bool();
+    }
+    let mut some = |one_of| {
+        let targets = (0..kept).map(TargetId);
+        targets.filter(|_| one_in(rng, one_of)).collect()
+    };
+    (change.anew, change.gone) = (some(6), some(4));
+}
+
+/// A box whose load comes and goes; one in three does.
+fn throttles(rng: &mut Rng, span: Duration) -> Vec<(Time, Throttle)> {
+    let changes = if one_in(rng, 3) { rng.usize(1..20) } else { 0 };
+    let mut change = || {
+        let throttle = Throttle {
+            most: rng.usize(1..=20),
+            refuses_low: one_in(rng, 4),
+        };
+        (Time::ZERO + up_to(rng, span), throttle)
+    };
+    (0..changes).map(|_| change()).collect()
 }
 
 fn settings(rng: &mut Rng, learns: bool, seed: u64) -> Settings {
@@ -168,6 +245,16 @@ fn settings(rng: &mut Rng, learns: bool, seed: u64) -> Settings {
         } else {
             Learning::default()
         },
+        orphans: orphans(rng),
+    }
+}
+
+fn orphans(rng: &mut Rng) -> OrphanSettings {
+    let quarantine_after = Duration::from_millis(rng.u64(1..3_000));
+    OrphanSettings {
+        quarantine_after,
+        reclaim_after: quarantine_after + Duration::from_millis(rng.u64(1..10_000)),
+        max_lost: if rng.bool() { rng.usize(0..4) } else { 16 },
     }
 }
 
@@ -270,6 +357,7 @@ fn arrival(
         patience: Duration::from_millis(patience),
         bytes: rng.usize(1..1_000),
         cancel: one_in(rng, 6).then(|| up_to(rng, Duration::from_secs(30))),
+        reclaim: !one_in(rng, 8),
     }
 }
 

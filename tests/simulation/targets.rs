@@ -18,6 +18,7 @@ pub(super) struct Badge {
     probe: bool,
     in_use: usize,
     pub(super) bound: bool,
+    generation: u32,
 }
 
 /// A target as seen from outside.
@@ -50,6 +51,10 @@ pub(super) struct Watch {
     before: (bool, Time),
     /// The most calls in flight after a start of this step.
     filled: usize,
+    /// How often it became another.
+    generation: u32,
+    /// Whether it was taken out.
+    is_gone: bool,
 }
 
 /// The last cut: between which values the limit then was, and what happened since.
@@ -139,7 +144,29 @@ impl Watch {
             tokens: provider.retry.budget,
             before: (true, Time::ZERO),
             filled: 0,
+            generation: 0,
+            is_gone: false,
         }
+    }
+
+    /// Another takes its place. What was so before this step may still have been gone by in it.
+    pub(super) fn replace(&mut self, other: Watch, is_gone: bool) {
+        *self = Watch {
+            generation: self.generation + 1,
+            is_gone,
+            before: (false, Time::NEVER),
+            change: Change::Configured,
+            ..other
+        };
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.is_gone
+    }
+
+    /// Whether the call was made to who it is now.
+    pub(super) fn knows(&self, badge: &Badge) -> bool {
+        self.generation == badge.generation
     }
 
     /// Time has passed, during which `in_use` calls were in flight; `grows`: and somebody waited, and
@@ -180,7 +207,7 @@ impl Watch {
             Breaker::Open { .. } => false,
             Breaker::HalfOpen { lease, .. } => lease.is_none(),
         };
-        self.gate.1 <= now && !paced && breaker
+        self.gate.1 <= now && !paced && breaker && !self.is_gone
     }
 
     /// Whether it certainly takes none.
@@ -190,7 +217,7 @@ impl Watch {
             Breaker::Open { earliest, .. } => now < earliest,
             Breaker::HalfOpen { lease, .. } => lease.is_some(),
         };
-        now < self.gate.0 || breaker
+        now < self.gate.0 || breaker || self.is_gone
     }
 
     /// Whether it certainly took calls all through this step.
@@ -204,6 +231,9 @@ impl Watch {
     }
 
     fn shut_until(&self) -> Time {
+        if self.is_gone {
+            return Time::NEVER;
+        }
         match self.breaker {
             Breaker::Open { latest, .. } => latest.max(self.gate.1),
             Breaker::Closed { .. } | Breaker::HalfOpen { .. } => self.gate.1,
@@ -246,6 +276,7 @@ impl Watch {
             probe,
             in_use,
             bound: false,
+            generation: self.generation,
         })
     }
 
@@ -256,11 +287,16 @@ impl Watch {
 
     /// An answer has begun.
     pub(super) fn answer(&mut self, badge: &mut Badge, now: Time) {
-        self.judge(badge, Outcome::Completed, now);
+        if self.knows(badge) {
+            self.judge(badge, Outcome::Completed, now);
+        }
     }
 
     /// A call is back, which was one of `in_use`.
     pub(super) fn back(&mut self, mut badge: Badge, report: &Report, in_use: usize, now: Time) {
+        if !self.knows(&badge) {
+            return;
+        }
         match report.outcome {
             Outcome::Completed => {
                 self.tokens = (self.tokens + 0.1).min(10.0);

@@ -6,14 +6,14 @@ use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::time::Duration;
 
 use crate::admission::{
-    Action, Cause, Core, Event, Fault, FlowId, JobId, Leg, Limits, ModelId, Outcome, PermitKey,
-    Report, StageId, Step, Submission, TargetId,
+    Action, Cause, Change, Core, Event, Fault, FlowId, JobId, Leg, ModelId, Outcome, PermitKey,
+    Report, StageId, Step, Submission, TargetId, Throttle, WorkerId,
 };
 use fastrand::Rng;
 use pointsman::cancel::CancelReason;
 use pointsman::clock::Time;
 
-use super::ledger::{Ledger, Stimulus};
+use super::ledger::{Ledger, Stimulus, ensure};
 use super::scenario::{Arrival, Scenario, one_in, session_limit, up_to};
 
 /// A core, what will happen to it, and the books that it is checked by.
@@ -44,9 +44,12 @@ enum Happening {
     Begin(Handed),
     Answer(PermitKey),
     GiveBack(PermitKey, Report),
-    Limits(Limits),
+    Change(Box<Change>),
+    Throttle(Throttle),
     Leap(Duration),
     GiveBackAgain(PermitKey),
+    /// The guard was lost some time ago.
+    Recover(PermitKey),
     Cancel(JobId),
     Stop(Time),
 }
@@ -70,10 +73,7 @@ impl World {
         if let Some(fault) = fault {
             core.plant(fault);
         }
-        let mut stages: HashMap<Vec<TargetId>, StageId> = HashMap::new();
-        for stage in scenario.arrivals.iter().flat_map(|arrival| &arrival.route) {
-            stages.insert(stage.clone(), core.stage(stage));
-        }
+        let stages = stages(&scenario, &mut core, scenario.settings.targets.len());
         World {
             ledger: Ledger::new(
                 scenario.settings.clone(),
@@ -103,8 +103,11 @@ impl World {
         if let Some((at, until)) = self.scenario.stop {
             self.plan(at, Happening::Stop(until));
         }
-        for (at, limits) in self.scenario.changes.clone() {
-            self.plan(at, Happening::Limits(limits));
+        for (at, change) in self.scenario.changes.clone() {
+            self.plan(at, Happening::Change(Box::new(change)));
+        }
+        for (at, throttle) in self.scenario.throttles.clone() {
+            self.plan(at, Happening::Throttle(throttle));
         }
         if let Some((at, far)) = self.scenario.leap {
             self.plan(at, Happening::Leap(far));
@@ -152,8 +155,9 @@ impl World {
             Happening::Begin(handed) => self.begin(handed),
             Happening::Answer(permit) => self.tell(Event::Answer(permit), Stimulus::Answer(permit)),
             Happening::GiveBack(permit, report) => self.give_back(permit, report),
-            Happening::Limits(limits) => {
-                self.tell(Event::Limits(limits.clone()), Stimulus::Limits(limits))
+            Happening::Change(change) => self.change(change),
+            Happening::Throttle(throttle) => {
+                self.tell(Event::Throttle(throttle), Stimulus::Throttle(throttle))
             }
             Happening::Leap(far) => {
                 self.now = self.now + far;
@@ -163,12 +167,20 @@ impl World {
                 Event::GiveBack(permit, Outcome::Completed.into()),
                 Stimulus::GiveBack(permit, Outcome::Completed.into()),
             ),
+            Happening::Recover(permit) => self.recover(permit),
             Happening::Cancel(job) => {
                 let reason = CancelReason::ClientLeft;
                 self.tell(Event::Cancel(job, reason), Stimulus::Cancel(job, reason))
             }
             Happening::Stop(until) => self.tell(Event::Stop { until }, Stimulus::Stop(until)),
         }
+    }
+
+    fn change(&mut self, change: Box<Change>) -> Result<(), String> {
+        let targets = change.settings.targets.len();
+        self.tell(Event::Change(change.clone()), Stimulus::Change(change))?;
+        self.ledger.stages = stages(&self.scenario, &mut self.core, targets);
+        Ok(())
     }
 
     fn arrive(&mut self, index: usize) -> Result<(), String> {
@@ -181,8 +193,16 @@ impl World {
             patience,
             bytes,
             cancel,
+            reclaim,
             ..
         } = self.scenario.arrivals[index].clone();
+        if route
+            .iter()
+            .any(|stage| !self.ledger.stages.contains_key(stage))
+        {
+            // Whom it wants to call is not there yet.
+            return Ok(());
+        }
         let submission = Submission {
             job: JobId(index as u64),
             route: route
@@ -198,6 +218,7 @@ impl World {
             class,
             deadline: self.now + patience,
             bytes,
+            reclaim,
         };
         if let Some(after) = cancel {
             self.plan(self.now + after, Happening::Cancel(submission.job));
@@ -210,21 +231,30 @@ impl World {
     fn begin(&mut self, handed: Handed) -> Result<(), String> {
         let Handed { job, permit, .. } = handed;
         let mut actions = Vec::new();
-        let may = self.core.begin(permit, self.now, &mut actions);
+        let worker = WorkerId(job.0 as u32);
+        let may = self.core.begin(permit, worker, self.now, &mut actions);
         self.ledger.begins(job, permit, may, self.now)?;
         self.take(actions, Stimulus::Begin)?;
         if !may {
             return self.give_back(permit, UNWANTED.into());
         }
         self.begun.insert(permit, (job, handed.target));
-        let provider = self.scenario.settings.targets[handed.target.index()];
+        let provider = self.ledger.provider_of(handed.target);
         let weather = &mut self.scenario.providers[provider.0 as usize];
         let patience = self.ledger.patience(job, handed.first_byte_by, self.now);
         let course = weather.call(patience, &mut self.rng, self.now);
         if let Some(after) = course.answer.filter(|_| handed.probe) {
             self.plan(self.now + after, Happening::Answer(permit));
         }
-        if let Some((after, report)) = course.end {
+        let (one_of, later) = self.scenario.leaks;
+        if let Some((after, _)) = course.end
+            && one_in(&mut self.rng, one_of)
+        {
+            // Nobody holds it any more, so that no interrupt reaches it either.
+            self.over(permit);
+            let found = after + up_to(&mut self.rng, later);
+            self.plan(self.now + found, Happening::Recover(permit));
+        } else if let Some((after, report)) = course.end {
             self.plan(self.now + after, Happening::GiveBack(permit, report));
         }
         Ok(())
@@ -232,11 +262,9 @@ impl World {
 
     /// The owner's only return; whether it comes from the call's end or from its interruption, the first one counts.
     fn give_back(&mut self, permit: PermitKey, report: Report) -> Result<(), String> {
-        if let Some((_, target)) = self.begun.remove(&permit) {
-            let provider = self.scenario.settings.targets[target.index()];
-            self.scenario.providers[provider.0 as usize].over();
-        }
-        if !self.ledger.is_in_flight(permit) {
+        let was_out = self.begun.contains_key(&permit);
+        self.over(permit);
+        if !was_out && !self.ledger.is_in_flight(permit) {
             return Ok(());
         }
         if one_in(&mut self.rng, self.scenario.double_returns) {
@@ -247,6 +275,27 @@ impl World {
             Event::GiveBack(permit, report),
             Stimulus::GiveBack(permit, report),
         )
+    }
+
+    /// The call is over, as its provider sees it.
+    fn over(&mut self, permit: PermitKey) {
+        if let Some((_, target)) = self.begun.remove(&permit) {
+            let provider = self.ledger.provider_of(target);
+            self.scenario.providers[provider.0 as usize].over();
+        }
+    }
+
+    /// The guard of a call is found to be lost: what is not back by now never will be.
+    fn recover(&mut self, permit: PermitKey) -> Result<(), String> {
+        let stimulus = Stimulus::Recover(permit);
+        let held = self.ledger.is_in_flight(permit);
+        let mut actions = Vec::new();
+        self.ledger.announce(&stimulus, self.now);
+        let recovered = self.core.recover(permit, self.now, &mut actions);
+        ensure(recovered == held, || {
+            format!("{permit:?} is recovered: {recovered}, it was held: {held}")
+        })?;
+        self.take(actions, stimulus)
     }
 
     fn tell(&mut self, event: Event, stimulus: Stimulus) -> Result<(), String> {
@@ -306,7 +355,11 @@ impl World {
                     self.plan(self.now + delay, Happening::GiveBack(permit, report));
                 }
             }
-            Step::Wait { .. } | Step::BackOff { .. } | Step::End(_) => {}
+            Step::Wait { .. }
+            | Step::BackOff { .. }
+            | Step::End(_)
+            | Step::Quarantine { .. }
+            | Step::Reclaim { .. } => {}
         }
     }
 
@@ -335,4 +388,13 @@ impl World {
         let last = &trace[trace.len().saturating_sub(80)..];
         last.iter().map(|line| format!("\n  {line}")).collect()
     }
+}
+
+/// The stages of all who will come, as far as there are such targets yet.
+fn stages(scenario: &Scenario, core: &mut Core, targets: usize) -> HashMap<Vec<TargetId>, StageId> {
+    let all = scenario.arrivals.iter().flat_map(|arrival| &arrival.route);
+    let known = all.filter(|stage| stage.iter().all(|target| target.index() < targets));
+    known
+        .map(|stage| (stage.clone(), core.stage(stage)))
+        .collect()
 }

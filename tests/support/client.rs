@@ -215,6 +215,19 @@ impl Stream {
         Ok(events)
     }
 
+    /// What it is when it is no stream: a whole answer.
+    ///
+    /// # Panics
+    /// When the connection ends first.
+    pub(crate) fn rest(&mut self) -> Response {
+        let body = self.framing.read_all(&mut self.client.stream);
+        Response {
+            status: self.status,
+            head: self.head.clone(),
+            body: body.expect("a whole answer"),
+        }
+    }
+
     /// The connection again, once the answer is read.
     pub(crate) fn into_client(self) -> Client {
         self.client

@@ -7,9 +7,13 @@
 mod ask;
 mod client;
 mod errand;
+pub(crate) mod figures;
 mod http;
+mod peer;
 mod server;
+mod tls;
 mod tools;
+mod trace;
 mod upstream;
 
 use std::time::{Duration, Instant};
@@ -19,9 +23,12 @@ pub(crate) use {
     ask::{Ask, code, text},
     client::{Broken, Client, Event, Response, Stream},
     errand::{Done, Errand},
+    peer::Peer,
     server::{Failure, Server},
+    tls::{Authority, Identity},
     tools::{approves, installed},
-    upstream::{Answer, Gate, Request, Script, Upstream},
+    trace::Timeline,
+    upstream::{Answer, Gate, Request, Script, Then, Upstream},
 };
 
 /// Nothing that a test waits for takes longer.

@@ -26,6 +26,21 @@ pub(crate) struct Server {
     directory: TempDir,
 }
 
+/// Where what it writes goes.
+struct Output {
+    stdout: Stdio,
+    stderr: Stdio,
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Output {
+            stdout: Stdio::piped(),
+            stderr: Stdio::piped(),
+        }
+    }
+}
+
 /// What it wrote to standard error.
 #[derive(Debug, Default)]
 struct Log {
@@ -88,7 +103,7 @@ impl Server {
     pub(crate) fn fail(config: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Failure {
         let directory = tempfile::tempdir().expect("a directory");
         let command = program(&directory, "serve", config, arguments, environment);
-        let (mut server, _said) = Server::launch(command, directory);
+        let (mut server, _said) = Server::launch(command, directory, Output::default());
         let code = server.wait().code();
         Failure {
             code,
@@ -96,8 +111,81 @@ impl Server {
         }
     }
 
+    /// Starts the program as a service manager does: by way of a shell's `script`, whose `exec "$@"` becomes the program, with
+    /// `input` as its standard input.
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    pub(crate) fn start_by(
+        script: &str,
+        config: &str,
+        environment: &[(&str, &str)],
+        input: Stdio,
+    ) -> Server {
+        let directory = tempfile::tempdir().expect("a directory");
+        let arguments = ["--listen", "127.0.0.1:0"];
+        let program = program(&directory, "serve", config, &arguments, environment);
+        Server::run(by_shell(script, &program, input), directory)
+    }
+
+    /// As [`Server::start_by`], for a program that is expected to end by itself.
+    ///
+    /// # Panics
+    /// When it does not end within [`BOUND`].
+    pub(crate) fn fail_by(
+        script: &str,
+        config: &str,
+        environment: &[(&str, &str)],
+        input: Stdio,
+    ) -> Failure {
+        let directory = tempfile::tempdir().expect("a directory");
+        let program = program(&directory, "serve", config, &[], environment);
+        let shell = by_shell(script, &program, input);
+        let (mut server, _said) = Server::launch(shell, directory, Output::default());
+        let code = server.wait().code();
+        Failure {
+            code,
+            text: server.whole_log().join("\n"),
+        }
+    }
+
+    /// Starts the program with `config`, and a standard error that goes elsewhere than into [`Server::log`].
+    ///
+    /// # Panics
+    /// As [`Server::start`].
+    pub(crate) fn start_logging_to(config: &str, stderr: Stdio) -> Server {
+        let directory = tempfile::tempdir().expect("a directory");
+        let free = ["--listen", "127.0.0.1:0"];
+        let command = program(&directory, "serve", config, &free, &[]);
+        let output = Output {
+            stderr,
+            ..Output::default()
+        };
+        let (server, said) = Server::launch(command, directory, output);
+        server.found(&said)
+    }
+
+    /// Starts the program with `config` and a standard output that goes elsewhere. It listens at the Unix socket `socket` of
+    /// its directory, some time later.
+    pub(crate) fn start_saying_to(config: &str, stdout: Stdio) -> Server {
+        let directory = tempfile::tempdir().expect("a directory");
+        let socket = ["--listen", "unix:{}/socket"];
+        let command = program(&directory, "serve", config, &socket, &[]);
+        let output = Output {
+            stdout,
+            ..Output::default()
+        };
+        Server::launch(command, directory, output).0
+    }
+
     fn run(command: Command, directory: TempDir) -> Server {
-        let (mut server, said) = Server::launch(command, directory);
+        let (server, said) = Server::launch(command, directory, Output::default());
+        server.found(&said)
+    }
+
+    /// The same, once it has said where it listens.
+    fn found(mut self, said: &Receiver<String>) -> Server {
+        let server = &mut self;
         server.said = said.recv_timeout(BOUND).unwrap_or_default();
         server.said.truncate(server.said.trim_end().len());
         let address = server.said.strip_prefix("listening on ");
@@ -107,23 +195,30 @@ impl Server {
             (None, Some(path)) if path.starts_with("unix:") => {}
             _ => panic!("it said {:?}, and its log {:#?}", server.said, server.log()),
         }
-        server
+        self
     }
 
     /// A child that is killed when this is dropped, and the first line that it will say.
-    fn launch(mut command: Command, directory: TempDir) -> (Server, Receiver<String>) {
+    fn launch(
+        mut command: Command,
+        directory: TempDir,
+        output: Output,
+    ) -> (Server, Receiver<String>) {
         let mut child = command
             .current_dir(directory.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(output.stdout)
+            .stderr(output.stderr)
             .spawn()
             .expect("the program starts");
         let log = Arc::<Log>::default();
         let lines = Arc::clone(&log);
-        let stderr = child.stderr.take().expect("it is piped");
-        spawn("server-log", move || lines.follow(stderr));
-        let said = first_line(child.stdout.take().expect("it is piped"));
+        if let Some(stderr) = child.stderr.take() {
+            spawn("server-log", move || lines.follow(stderr));
+        }
+        let said = match child.stdout.take() {
+            Some(stdout) => first_line(stdout),
+            None => channel().1,
+        };
         let server = Server {
             address: ([0, 0, 0, 0], 0).into(),
             said: String::new(),
@@ -286,14 +381,43 @@ pub(super) fn program(
         // Whoever counts calls in flight wants all the slots from the start.
         command.env("POINTSMAN_LIMITS__ADAPTIVE__START", "4096");
     }
+    if !config.contains("throttle.enabled") {
+        // Nor is it a test's affair what else this machine does.
+        command.env("POINTSMAN_THROTTLE__ENABLED", "false");
+    }
     command.envs(environment.iter().copied());
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A shell with this script, whose arguments are a program's and whose environment is what that would have.
+fn by_shell(script: &str, program: &Command, input: Stdio) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]);
+    command.arg(program.get_program()).args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.stdin(input);
     command
 }
 
 /// Whether a variable of the developer's own shell would change what the program does.
 fn is_ours(name: &OsStr) -> bool {
+    const MANAGERS: [&str; 4] = [
+        "NOTIFY_SOCKET",
+        "JOURNAL_STREAM",
+        "CREDENTIALS_DIRECTORY",
+        "RUST_LOG",
+    ];
     let name = name.to_string_lossy();
-    name.starts_with("POINTSMAN_") || name.ends_with("_API_KEY") || name == "RUST_LOG"
+    let begins = ["POINTSMAN_", "LISTEN_", "WATCHDOG_"].iter();
+    begins.into_iter().any(|start| name.starts_with(start))
+        || name.ends_with("_API_KEY")
+        || MANAGERS.contains(&&*name)
 }
 
 /// The first line, when it comes; nothing if there is none. The rest is read and dropped, so that nobody blocks on a full pipe.
@@ -319,7 +443,7 @@ mod tests {
     /// Something that behaves as a server would.
     fn shell(script: &str) -> Server {
         let mut command = Command::new("sh");
-        command.args(["-c", script]);
+        command.args(["-c", script]).stdin(Stdio::null());
         Server::run(command, tempfile::tempdir().expect("a directory"))
     }
 

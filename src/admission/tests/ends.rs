@@ -190,7 +190,10 @@ fn a_permit_given_back_twice_is_counted_and_frees_nobody_else_s_slot() {
     let third = world.submit(ask(1));
     world.finish(first);
     world.finish(first);
-    assert_eq!((world.view().in_use, world.view().late_returns), (1, 1));
+    assert_eq!(
+        (world.view().in_use, world.view().turnover.late_returns),
+        (1, 1)
+    );
     assert_eq!(world.started(), [first, second]);
     world.finish(second);
     assert_eq!(world.started(), [third]);
@@ -209,7 +212,11 @@ fn ticks_at_the_times_that_the_core_asks_for_miss_no_end() {
             } else {
                 ask(9)
             };
-            (world.submit(asked.within(deadline)), deadline)
+            let asked = Ask {
+                reclaim: false,
+                ..asked.within(deadline)
+            };
+            (world.submit(asked), deadline)
         })
         .collect();
     for second in 1..=150 {

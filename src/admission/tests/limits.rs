@@ -241,53 +241,34 @@ fn a_limit_of_its_own_never_raises_that_of_all_sessions() {
     assert_eq!(world.started().len(), 2);
 }
 
-/// The limits in force, to be changed.
-fn limits_of(settings: &Settings) -> Limits {
-    Limits {
-        workers: settings.workers,
-        global: settings.global,
-        session: settings.session,
-        sessions: settings.sessions,
-        providers: settings
-            .providers
-            .iter()
-            .map(|provider| provider.limit)
-            .collect(),
-    }
-}
-
 #[test]
 fn a_limit_that_is_raised_starts_whoever_waited_for_it() {
-    type Set = fn(&mut Limits, usize);
+    type Set = fn(&mut Settings, usize);
     let limits: [Set; 4] = [
-        |limits, to| limits.workers = to,
-        |limits, to| limits.global = to,
-        |limits, to| limits.session = to,
-        |limits, to| limits.providers = vec![to],
+        |settings, to| settings.workers = to,
+        |settings, to| settings.global = to,
+        |settings, to| settings.session = to,
+        |settings, to| settings.providers[0].limit = to,
     ];
     for set in limits {
         let mut settings = settings(1);
-        let mut limits = limits_of(&settings);
-        set(&mut limits, 2);
-        (settings.workers, settings.global) = (limits.workers, limits.global);
-        settings.session = limits.session;
-        settings.providers[0].limit = limits.providers[0];
-        let mut world = World::new(settings);
+        set(&mut settings, 2);
+        let mut world = World::new(settings.clone());
         let jobs = world.submit_all(6, &session(1));
         assert_eq!(world.started(), jobs[..2]);
-        set(&mut limits, 4);
-        world.on(Event::Limits(limits));
+        set(&mut settings, 4);
+        world.change(settings);
         assert_eq!(world.started(), jobs[2..4]);
     }
 }
 
 #[test]
 fn a_limit_below_what_is_in_flight_drains_and_interrupts_nobody() {
-    let mut world = World::new(settings(1));
-    let mut limits = limits_of(&settings(1));
+    let mut settings = settings(1);
+    let mut world = World::new(settings.clone());
     let jobs = world.submit_all(5, &ask(1));
-    limits.global = 2;
-    world.on(Event::Limits(limits));
+    settings.global = 2;
+    world.change(settings);
     let next = world.submit(ask(1));
     world.started();
     for job in &jobs[..3] {
@@ -303,12 +284,10 @@ fn a_limit_below_what_is_in_flight_drains_and_interrupts_nobody() {
 fn a_learned_limit_never_stands_above_a_configured_one_that_was_lowered() {
     let mut settings = settings(1);
     settings.providers[0].adaptive = true;
-    let mut limits = limits_of(&settings);
-    let mut world = World::new(settings);
-    limits.providers = vec![2];
-    world.on(Event::Limits(limits.clone()));
-    assert_eq!(world.view().targets[0].limit, 2);
-    limits.providers = vec![0];
-    world.on(Event::Limits(limits));
-    assert_eq!(world.view().targets[0].limit, 1, "0 counts as 1");
+    let mut world = World::new(settings.clone());
+    for (to, limit, why) in [(2, 2, "lowered"), (0, 1, "0 counts as 1")] {
+        settings.providers[0].limit = to;
+        world.change(settings.clone());
+        assert_eq!(world.view().targets[0].limit, limit, "{why}");
+    }
 }

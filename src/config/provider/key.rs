@@ -4,17 +4,12 @@
 //! provider's name. That there is none is no error: the provider is listed as unavailable, with what to do. Texts made
 //! here name variables and files, never what is in them.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{Provider, ProviderKind};
 use crate::config::environment::Environment;
-use crate::config::file::read_text;
-use crate::config::secret::{self, MAX_KEY_BYTES, from_file};
+use crate::config::secret;
 use crate::config::section::Section;
-
-/// Where systemd puts what `LoadCredential=` names.
-const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 /// `api_key_env` and `api_key_file`. The default variable of a kind counts only where no file is named.
 pub(super) fn read(
@@ -63,17 +58,7 @@ pub(super) fn find(
     if let Some(key) = secret::find(variable.as_deref(), file.as_deref(), environment)? {
         return Ok(Some(key));
     }
-    match environment.get(CREDENTIALS) {
-        Some(directory) => from_credential(&Path::new(directory).join(&provider.name)),
-        None => Ok(None),
-    }
-}
-
-fn from_credential(path: &Path) -> Result<Option<String>, String> {
-    match read_text(path, MAX_KEY_BYTES) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        _ => from_file(path).map(Some),
-    }
+    secret::from_credential(&provider.name, environment)
 }
 
 /// What to do about a missing key.

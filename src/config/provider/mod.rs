@@ -1,6 +1,7 @@
 //! `[providers.NAME]`: whom to call, with what, how often at once.
 
 mod bounds;
+mod ca;
 mod catalogue;
 mod health;
 mod key;
@@ -9,6 +10,7 @@ mod model;
 mod url;
 
 pub use bounds::{OperationTimeouts, Pool};
+pub use ca::CaFile;
 pub use health::{Breaker, Retry};
 pub use kind::ProviderKind;
 pub use model::{Model, Thinking};
@@ -33,11 +35,13 @@ pub struct Provider {
     pub kind: ProviderKind,
     /// Without a slash at the end; empty for [`ProviderKind::Embedded`].
     pub base_url: String,
+    /// Whose certificates it may show, besides those of the authorities that are built in.
+    pub ca_file: Option<CaFile>,
     /// The environment variable that holds the key.
     pub api_key_env: Option<String>,
     /// The file that holds the key.
     pub api_key_file: Option<PathBuf>,
-    /// The key itself, as found at the start; `None` where there is none. Never printed.
+    /// The key itself, as found when the configuration was read; `None` where there is none. Never printed.
     pub api_key: Option<String>,
     /// What was wrong with the place where the key should have been, in words; `None` where it was just not there.
     pub api_key_problem: Option<String>,
@@ -202,6 +206,7 @@ impl Provider {
         let provider = Provider {
             name: name.to_owned(),
             kind,
+            ca_file: CaFile::read(section, &url.text),
             api_key_env,
             api_key_file,
             api_key: None,
@@ -234,6 +239,7 @@ impl Provider {
             name: name.to_owned(),
             kind: ProviderKind::Embedded,
             base_url: String::new(),
+            ca_file: None,
             api_key_env: None,
             api_key_file: None,
             api_key: None,

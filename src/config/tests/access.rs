@@ -70,6 +70,37 @@ fn a_key_comes_from_the_variable_then_the_file() {
 }
 
 #[test]
+fn a_key_comes_from_a_credential_of_its_own_name_and_never_from_that_of_a_provider() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let credentials = directory.path().display().to_string();
+    let variables = |key| {
+        [
+            ("CREDENTIALS_DIRECTORY", credentials.clone()),
+            ("A", String::from(key)),
+        ]
+    };
+    let load =
+        |text: &str, key| Loader::new(variables(key).into_iter().collect()).from_toml(text, "");
+    let (bare, named) = (
+        "server.keys = [{ name = \"kimi\" }]",
+        "server.keys = [{ name = \"kimi\", key_env = \"A\" }]",
+    );
+    fs::write(directory.path().join("kimi"), "sk-provider\n").expect("written");
+    assert!(load(bare, "").is_err(), "a provider's key is no client's");
+    fs::write(directory.path().join("server.keys.kimi"), "pk-client\n").expect("written");
+    for (text, variable, key) in [
+        (bare, "", "pk-client"),
+        (named, "", "pk-client"),
+        (named, "from-variable", "from-variable"),
+    ] {
+        let config = load(text, variable).expect("accepted");
+        assert_eq!(config.access.keys[0].key, key);
+        let provider = config.providers["kimi"].api_key.as_deref();
+        assert_eq!(provider, Some("sk-provider"));
+    }
+}
+
+#[test]
 fn a_key_that_is_not_there_stops_the_start_in_words() {
     refused(
         "[[server.keys]]\nname = \"a\"\nkey_env = \"NOWHERE\"",
@@ -86,8 +117,8 @@ fn a_key_that_is_not_there_stops_the_start_in_words() {
     );
     refused(
         "[[server.keys]]\nname = \"a\"",
-        "test.toml:1: server.keys[0].key_env: missing, accepted is the name of an environment variable, or a file in \
-         key_file",
+        "test.toml:1: server.keys[0].key_env: missing, accepted is the name of an environment variable, a file in \
+         key_file, or a systemd credential server.keys.NAME",
     );
     let text = "server.keys = [{ name = \"a\", key_file = \"/nowhere/a.key\" }]";
     let problems = shown(Config::from_toml(text, "test.toml"));

@@ -7,6 +7,7 @@ mod providers;
 mod refusals;
 mod shipped;
 mod sources;
+mod throttle;
 
 use super::{Config, ConfigError, Problem};
 

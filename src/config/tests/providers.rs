@@ -183,3 +183,88 @@ fn a_budget_that_allows_nothing_is_refused_with_both_keys() {
         "{found:?}"
     );
 }
+
+/// A certificate of an authority, in PEM.
+pub(super) fn authority() -> String {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    params.self_signed(&key).expect("a certificate").pem()
+}
+
+fn with_ca(path: &std::path::Path) -> String {
+    format!(
+        "providers.mine.kind = \"openai\"\nproviders.mine.base_url = \"https://mine.example/v1\"\n\
+         providers.mine.ca_file = {path:?}"
+    )
+}
+
+#[test]
+fn authorities_of_ones_own_are_read_with_the_configuration() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let text = format!("Ours\n{}\n\n# the other\n{}", authority(), authority());
+    std::fs::write(file.path(), text.replace('\n', "\r\n")).expect("a file");
+    let config = Config::from_toml(&with_ca(file.path()), "test.toml").expect("accepted");
+    let ca_file = config.providers["mine"].ca_file.clone().expect("it is set");
+    assert_eq!(ca_file.path, file.path());
+    assert_eq!(ca_file.certificates.len(), 2);
+}
+
+#[test]
+fn a_file_of_authorities_that_is_none_is_refused_with_its_line() {
+    let good = authority();
+    let cut = good.replace("-----END CERTIFICATE-----", "");
+    let key = rcgen::KeyPair::generate().expect("a key").serialize_pem();
+    let none = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let after = good.lines().count() + 1;
+    for (text, expected) in [
+        (
+            String::new(),
+            " holds no certificate, accepted are certificates in PEM".to_owned(),
+        ),
+        (
+            "no PEM".to_owned(),
+            " holds no certificate, accepted are certificates in PEM".to_owned(),
+        ),
+        (
+            format!("{good}{cut}"),
+            format!(":{after}: the certificate that begins here has no END line"),
+        ),
+        (
+            format!("{cut}{good}"),
+            ":1: the certificate that begins here has no END line".to_owned(),
+        ),
+        (
+            format!("{good}{key}"),
+            format!(":{after}: found PRIVATE KEY, accepted is CERTIFICATE"),
+        ),
+        (
+            format!("{good}{none}"),
+            format!(":{after}: the certificate that begins here is none: "),
+        ),
+        (
+            none.replace("AAAA", "%"),
+            ":1: the certificate that begins here is none: ".to_owned(),
+        ),
+    ] {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), &text).expect("a file");
+        let shown = file.path().display();
+        let start = format!("test.toml:3: providers.mine.ca_file: {shown}{expected}");
+        let told = refusals(&with_ca(file.path()));
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with(&start), "{} is not {start}", told[0]);
+    }
+}
+
+#[test]
+fn authorities_that_are_not_there_or_that_nobody_would_look_at_are_refused() {
+    check(
+        &with_ca("nowhere/ca.pem".as_ref()),
+        "test.toml:3: providers.mine.ca_file: cannot read nowhere/ca.pem: No such file or directory (os error 2)",
+    );
+    check(
+        &with_ca("ca.pem".as_ref()).replace("https:", "http:"),
+        "test.toml:3: providers.mine.ca_file: there is no certificate to look at where base_url begins with http://",
+    );
+}

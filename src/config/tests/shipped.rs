@@ -122,7 +122,13 @@ fn every_line_that_looks_like_a_knob_can_be_uncommented() {
         .lines()
         .filter(|line| line.starts_with("# ") && line.contains(" = ") && line.contains(" # "));
     assert_eq!(count, lines.count(), "a line that is taken for prose");
-    let text = uncommented(|knob| Some(knob.value.to_owned()));
+    // This file has to be there.
+    let authorities = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(authorities.path(), super::providers::authority()).expect("a file");
+    let text = uncommented(|knob| match knob.key.ends_with(".ca_file") {
+        true => Some(format!("{:?}", authorities.path())),
+        false => Some(knob.value.to_owned()),
+    });
     let environment = Environment::from_iter([
         ("AGENT_1_KEY", "k-1"),
         ("ALERTS_URL", "http://127.0.0.1:9000/"),

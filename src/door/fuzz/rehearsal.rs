@@ -112,6 +112,7 @@ fn config() -> Server {
         write_timeout: second,
         stream_keepalive: second,
         resend_grace: second,
+        hand_over: second,
         drain: second,
     }
 }

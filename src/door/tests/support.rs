@@ -31,6 +31,7 @@ pub(super) fn config() -> Server {
         write_timeout: PATIENCE,
         stream_keepalive: PATIENCE,
         resend_grace: PATIENCE,
+        hand_over: PATIENCE,
         drain: PATIENCE,
     }
 }

@@ -28,7 +28,8 @@ pub(in crate::http) struct SharedCall {
     builder: Mutex<ReplyBuilder>,
     /// Set with the end: no piece is taken afterwards.
     over: AtomicBool,
-    job: OnceLock<JobHandle>,
+    /// Its guests have it as well, to see where their time goes.
+    job: Arc<OnceLock<JobHandle>>,
 }
 
 /// The end of a call, with what was answered; nothing where it failed.
@@ -64,13 +65,18 @@ impl SharedCall {
             meta: Arc::clone(first.meta()),
             builder: Mutex::default(),
             over: AtomicBool::new(false),
-            job: OnceLock::new(),
+            job: Arc::default(),
         }
     }
 
     /// Its job, once there is one. Whoever is in the table beside the first client may look for it before that.
     pub(in crate::http) fn set_job(&self, job: JobHandle) {
         let _ = self.job.set(job);
+    }
+
+    /// Where its job will be.
+    pub(super) fn job_place(&self) -> Arc<OnceLock<JobHandle>> {
+        Arc::clone(&self.job)
     }
 
     pub(in crate::http) fn job(&self) -> Option<&JobHandle> {

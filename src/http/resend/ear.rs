@@ -11,7 +11,7 @@ use super::table::Left;
 use crate::cancel::CancelReason;
 use crate::clock::{SharedClock, Time};
 use crate::door::{Exchange, Held, Wake};
-use crate::engine::{JobEnd, Owner, Phase, Phases, Verdict};
+use crate::engine::{JobEnd, Owner, Phase, Verdict};
 use crate::http::error::ApiError;
 use crate::http::meta::Meta;
 
@@ -186,15 +186,11 @@ impl Ear {
         }
     }
 
-    /// The end as this client sees it: the phases are the call's, the time in all is its own.
+    /// The end as this client sees it: of the call's time only what was also its own.
     fn own_end(&self, end: &JobEnd) -> JobEnd {
         let mut end = end.clone();
         if let Some(guest) = &self.guest {
-            let total = self.clock.now().since(guest.received);
-            end.phases = Phases {
-                total,
-                ..end.phases
-            };
+            end.phases = guest.phases(self.clock.now());
         }
         end
     }

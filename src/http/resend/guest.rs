@@ -1,11 +1,10 @@
 //! What a joiner has of its own: its deadline, and its story in the lifecycle log, as a job has one.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 use crate::clock::Time;
 use crate::config::Priority;
-use crate::engine::{JobEnd, Owner, Phase, Phases, RequestView, Verdict, last_step};
+use crate::engine::{JobEnd, JobHandle, Owner, Phase, Phases, RequestView, Verdict, last_step};
 use crate::http::meta::Meta;
 use crate::http::resend::SharedCall;
 use crate::telemetry::{Event, LifecycleLog, RequestLine, Step, Subject};
@@ -18,6 +17,8 @@ pub(in crate::http) struct Guest {
     pub(in crate::http) received: Time,
     pub(in crate::http) deadline: Time,
     subject: Arc<Subject>,
+    /// The job whose answer it waits for.
+    host: Arc<OnceLock<JobHandle>>,
     lifecycle: Arc<LifecycleLog>,
 }
 
@@ -55,6 +56,7 @@ impl Guest {
             received: asked.received,
             deadline: asked.deadline,
             subject: Arc::new(subject),
+            host: call.job_place(),
             lifecycle: Arc::clone(lifecycle),
         }
     }
@@ -72,7 +74,7 @@ impl Guest {
     /// Records its end, and leaves its line in the log.
     pub(super) fn end(&self, end: &JobEnd, meta: &Meta, now: Time) {
         let step = last_step(&end.verdict);
-        self.record(step, now, Some(end.phases.total));
+        self.record(step, now, Some(end.phases));
         if !RequestLine::is_wanted() {
             return;
         }
@@ -81,13 +83,6 @@ impl Guest {
             Verdict::Completed => meta.plan().timeout_text.to_string(),
             other => other.reason(),
         };
-        let Phases {
-            queue,
-            connect,
-            first_byte,
-            upstream,
-            total,
-        } = end.phases;
         let line = RequestLine {
             end: step,
             provider: self.subject.provider.as_deref(),
@@ -96,15 +91,20 @@ impl Guest {
             session: self.subject.session.as_deref(),
             priority: self.priority,
             status: end.verdict.word(),
-            queue,
-            connect,
-            first_byte,
-            upstream,
-            total,
+            phases: end.phases,
             reason: &format!("joined {joined}: {why}"),
             ..RequestLine::new(&self.subject.request)
         };
         line.log();
+    }
+
+    /// Where its own time went until `now`: it is in line, or in a call, while the job is whose answer it waits for.
+    pub(super) fn phases(&self, now: Time) -> Phases {
+        let of_host = self.host.get().map(|job| job.phases(self.received, now));
+        of_host.unwrap_or_else(|| Phases {
+            total: now.since(self.received),
+            ..Phases::default()
+        })
     }
 
     /// The id of the request whose call it shares.
@@ -124,23 +124,22 @@ impl Guest {
             model: self.subject.model.clone(),
             call: None,
             phase: call.job().map_or(Phase::Queue, |job| job.phase()),
+            whereabouts: None,
             age: total,
             left: self.deadline.since(now),
-            phases: Phases {
-                total,
-                ..Phases::default()
-            },
+            phases: self.phases(now),
         }
     }
 
-    fn record(&self, step: Step, at: Time, took: Option<Duration>) {
+    fn record(&self, step: Step, at: Time, phases: Option<Phases>) {
         self.lifecycle.push([Event {
             seq: 0,
             at,
             step,
             subject: Arc::clone(&self.subject),
             thread: std::thread::current(),
-            took,
+            took: phases.map(|phases| phases.total),
+            phases: phases.map(Box::new),
         }]);
     }
 }

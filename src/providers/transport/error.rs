@@ -9,17 +9,26 @@ use std::io;
 use crate::cancel::CancelReason;
 
 use super::exchange::Exchange;
+use super::tls::TlsFault;
 
 /// Why a call got no answer, or no whole one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TransportError {
-    /// No connection: name lookup, TCP, TLS, or a request that can't be written at all (a bad URL or header).
+    /// No connection: name lookup, TCP, or a request that can't be written at all (a bad URL or header).
     #[error("no connection: {detail}")]
     Connect {
         /// For the log.
         detail: String,
         /// Whether `timeouts.connect` ran out, rather than somebody said no.
         timed_out: bool,
+    },
+    /// The connection stood, and TLS could not be agreed on.
+    #[error("no TLS: {detail}")]
+    Tls {
+        /// What it was.
+        fault: TlsFault,
+        /// For the log.
+        detail: String,
     },
     /// The connection stood and nothing came within `timeouts.first_byte`.
     #[error("no answer within the first-byte timeout")]
@@ -71,6 +80,10 @@ impl TransportError {
             return ours.clone();
         }
         if exchange.stood().is_none() {
+            if let Some(fault) = TlsFault::find(&error) {
+                let detail = error.to_string();
+                return TransportError::Tls { fault, detail };
+            }
             return TransportError::connect(error);
         }
         match error {

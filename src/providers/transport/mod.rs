@@ -13,6 +13,7 @@
 //! | `grip.rs` | cutting a call from another thread, and never the next one on its connection |
 //! | `socket.rs` | the connection itself, as the HTTP client wants it |
 //! | `dial.rs`, `names.rs` | making one: TCP connect, name lookup |
+//! | `tls.rs` | whom it trusts |
 //! | `pool.rs` | keeping them |
 //! | `answer.rs` | reading the body |
 //! | `error.rs` | what went wrong |
@@ -36,6 +37,7 @@ mod pool;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::fmt;
 use std::io::{self, Read};
@@ -45,7 +47,6 @@ use std::time::Duration;
 use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use ureq::http::request::Builder;
 use ureq::http::{Method, Request, Response, Uri};
-use ureq::tls::TlsConfig;
 use ureq::{Agent, AsSendBody, Body, SendBody};
 
 use crate::cancel::CancelToken;
@@ -120,18 +121,10 @@ impl Transport {
         timeouts: &config::Timeouts,
         clock: SharedClock,
     ) -> Transport {
-        Transport::with_tls(provider, timeouts, clock, TlsConfig::default())
-    }
-
-    /// The same, with a word on whom to trust. By default those whom Mozilla trusts, as compiled in.
-    fn with_tls(
-        provider: &config::Provider,
-        timeouts: &config::Timeouts,
-        clock: SharedClock,
-        tls: TlsConfig,
-    ) -> Transport {
-        let pool = names(&provider.base_url, &clock)
-            .map(|names| Arc::new(Pool::new(&provider.pool, names, Arc::clone(&clock), tls)));
+        let pool = names(&provider.base_url, &clock).map(|names| {
+            let tls = tls::settings(provider);
+            Arc::new(Pool::new(&provider.pool, names, Arc::clone(&clock), tls))
+        });
         Transport {
             base_url: provider.base_url.clone(),
             authorization: provider.api_key.as_deref().map(bearer),

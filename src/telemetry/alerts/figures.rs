@@ -30,6 +30,8 @@ pub struct Sample {
     pub pools: Vec<PoolUse>,
     /// How busy the box is, 0 to 4; `None` where nobody looks.
     pub load: Option<u8>,
+    /// Audits of the books that found a difference, since the start.
+    pub audit_mismatches: u64,
     /// What was counted since the start.
     pub totals: Totals,
 }
@@ -128,7 +130,7 @@ impl Figures {
     /// Takes in what was counted.
     pub(super) fn take(&mut self, sample: &Sample, now: Time) {
         for (kind, length, window) in &mut self.windows {
-            window.take(counted(*kind, &sample.totals), *length, now);
+            window.take(counted(*kind, sample), *length, now);
             match kind {
                 AlertKind::Pool => {
                     for pool in &sample.pools {
@@ -187,13 +189,14 @@ impl Figures {
 }
 
 /// What a rule counts, and out of what.
-fn counted(kind: AlertKind, totals: &Totals) -> [u64; 2] {
+fn counted(kind: AlertKind, sample: &Sample) -> [u64; 2] {
+    let totals = &sample.totals;
     match kind {
         AlertKind::Refusals => [totals.refused, 0],
         AlertKind::Timeouts => [totals.timeouts, 0],
         AlertKind::Leaks => [totals.leaks, 0],
         AlertKind::Recoveries => [totals.recoveries, 0],
-        AlertKind::Audit => [totals.audit_mismatches, 0],
+        AlertKind::Audit => [sample.audit_mismatches, 0],
         AlertKind::CutCalls => [totals.cut, totals.calls],
         AlertKind::Retries => [totals.retries, totals.calls],
         AlertKind::Errors => [totals.errors, totals.ended],

@@ -65,15 +65,15 @@ fn expression(rule: &AlertRule, min_calls: u64) -> String {
         }
         AlertKind::Leaks => format!(
             "{} > {above}",
-            increase("pointsman_semaphore_leaks_detected_total")
+            increase("pointsman_semaphore_leaks_detected_total{semaphore_type=\"global\"}")
         ),
         AlertKind::Recoveries => format!(
             "{} > {above}",
-            increase("pointsman_semaphore_recoveries_total")
+            increase("pointsman_semaphore_recoveries_total{semaphore_type=\"global\"}")
         ),
         AlertKind::Audit => format!("{} > {above}", increase("pointsman_audit_mismatch_total")),
         AlertKind::Saturation => format!(
-            "count((pointsman_slots_in_use >= pointsman_slots_limit) and on() (sum(pointsman_queue_length) > 0)) > {above}"
+            "count((pointsman_slots_in_use{{semaphore_type!=\"session\"}} >= pointsman_slots_limit) and on() (sum(pointsman_queue_length) > 0)) > {above}"
         ),
         AlertKind::CutCalls => {
             let phases = "connect|first_byte|body|connect_timeout|first_byte_timeout|idle_timeout";

@@ -1,6 +1,8 @@
-//! Every handle, made once: what is counted where it happens.
+//! Every handle: what is counted where it happens.
 
-use prometheus::{Histogram, IntCounter, IntGauge, Registry};
+use std::sync::Arc;
+
+use prometheus::{Histogram, IntCounter, IntGauge};
 
 use super::table::{Label, Maker, Table};
 use super::tokens::Tokens;
@@ -33,16 +35,18 @@ impl<M> BySemaphore<M> {
         self.0.get(match kind {
             SemaphoreType::Global => 0,
             SemaphoreType::Session => 1,
-            SemaphoreType::Provider => 2 + provider,
+            // The first row stands for no provider.
+            SemaphoreType::Provider => 2 + provider.checked_sub(1)?,
         })
     }
 }
 
-/// See the story of this folder. Indices of providers are those of [`Metrics::new`](super::Metrics::new), and one more
-/// for what needs none.
+/// See the story of this folder. Indices of providers are rows, as in [`Metrics`](super::Metrics).
 #[derive(Debug)]
 pub(super) struct Handles {
-    pub(super) registry: Registry,
+    pub(super) make: Arc<Maker>,
+    /// By row.
+    pub(super) names: Vec<Arc<str>>,
     pub(super) requests: Requests,
     pub(super) slots: Slots,
     pub(super) times: Times,
@@ -56,7 +60,7 @@ pub(super) struct Requests {
     pub(super) time_up: Table<IntCounter, 1>,
     pub(super) retries: Table<IntCounter, 2>,
     pub(super) upstream: Table<IntCounter, 2>,
-    pub(super) tokens: Tokens,
+    pub(super) tokens: Arc<Tokens>,
 }
 
 /// Slots and those who look after them.
@@ -71,10 +75,7 @@ pub(super) struct Slots {
     pub(super) concurrent: Table<IntGauge, 1>,
     pub(super) reclaimed: IntCounter,
     pub(super) abandoned: IntGauge,
-    pub(super) workers_replaced: IntCounter,
     pub(super) workers_lost: IntGauge,
-    pub(super) audit_runs: IntCounter,
-    pub(super) audit_mismatches: IntCounter,
 }
 
 /// How long things take.
@@ -94,20 +95,37 @@ const CLASS: Label<'_> = ("class", CLASSES);
 const SEMAPHORE: Label<'_> = ("semaphore_type", SemaphoreType::WORDS);
 
 impl Handles {
-    /// `names` of providers, and a last one that stands for none; `models`: how many get counters of their own.
-    pub(super) fn new(names: &[&str], models: usize) -> Handles {
-        let make = Maker::default();
+    /// `names` of rows; the first one stands for no provider. `models`: how many get counters of their own.
+    pub(super) fn new(names: &[Arc<str>], models: usize) -> Handles {
+        let make = Arc::<Maker>::default();
+        let tokens = Arc::new(Tokens::new(&make, models));
+        Handles::over(make, names, tokens)
+    }
+
+    /// The same, with other rows after the first ones; what was counted stays.
+    pub(super) fn grown(&self, names: &[Arc<str>]) -> Handles {
+        Handles::over(
+            Arc::clone(&self.make),
+            names,
+            Arc::clone(&self.requests.tokens),
+        )
+    }
+
+    fn over(make: Arc<Maker>, names: &[Arc<str>], tokens: Arc<Tokens>) -> Handles {
+        tokens.grow(names);
+        let words: Vec<&str> = names.iter().map(|name| &**name).collect();
         Handles {
-            requests: Requests::new(&make, names, models),
-            slots: Slots::new(&make, names),
-            times: Times::new(&make, names),
-            registry: make.registry(),
+            requests: Requests::new(&make, &words, tokens),
+            slots: Slots::new(&make, &words),
+            times: Times::new(&make, &words),
+            names: names.to_vec(),
+            make,
         }
     }
 }
 
 impl Requests {
-    fn new(make: &Maker, names: &[&str], models: usize) -> Requests {
+    fn new(make: &Maker, names: &[&str], tokens: Arc<Tokens>) -> Requests {
         let provider: Label<'_> = ("provider", names);
         Requests {
             ended: make.counters(
@@ -135,7 +153,7 @@ impl Requests {
                 "Chat calls by what the provider answered; none: nothing, or not in time.",
                 [provider, ("code", CODES)],
             ),
-            tokens: Tokens::new(make, names, models),
+            tokens,
         }
     }
 }
@@ -182,23 +200,16 @@ impl Slots {
             ),
             reclaimed: make.counter(
                 "permits_reclaimed_total",
-                "Slots taken back from calls that did not end.",
+                "Slots taken back from calls that did not end, or found held by nobody.",
             ),
             abandoned: make.gauge(
                 "abandoned_calls",
                 "Functions that were given up on and still run.",
             ),
-            workers_replaced: make.counter(
-                "workers_replaced_total",
-                "Workers that were lost and replaced.",
-            ),
             workers_lost: make.gauge(
                 "workers_lost",
                 "Workers that were lost and have not come back.",
             ),
-            audit_runs: make.counter("audit_runs_total", "How often the books were audited."),
-            audit_mismatches: make
-                .counter("audit_mismatch_total", "Audits that found a difference."),
         }
     }
 }
@@ -259,8 +270,8 @@ impl Times {
 
 /// The labels of each semaphore, in the order of [`BySemaphore`].
 fn semaphores<'a>(names: &[&'a str]) -> Vec<[&'a str; 2]> {
-    // The last name stands for no provider: there is no semaphore of it.
-    let providers = names.iter().take(names.len().saturating_sub(1));
+    // The first name stands for no provider: there is no semaphore of it.
+    let providers = names.iter().skip(1);
     let of_provider = |name: &&'a str| [SemaphoreType::Provider.word(), *name];
     let shared = [SemaphoreType::Global, SemaphoreType::Session].map(|kind| [kind.word(), ALL]);
     shared

@@ -1,5 +1,10 @@
-//! Families of metrics whose labels are known at the start: every handle is made once, and found by index.
+//! Families of metrics whose labels are known: every handle is found by index. Where a label gets further values, all handles
+//! are made anew over the same families, in which those that were there are found again with what they have counted.
 
+use std::any::Any;
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
 use prometheus::core::{MetricVec, MetricVecBuilder};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -37,35 +42,40 @@ impl<M, const N: usize> Table<M, N> {
 /// A label and its values.
 pub(super) type Label<'a> = (&'a str, &'a [&'a str]);
 
-/// Makes families, and keeps them where a page is made of them.
+/// Makes families, each once, and keeps them where a page is made of them.
 #[derive(Debug, Default)]
 pub(super) struct Maker {
     registry: Registry,
+    /// By name: the collector itself, of which every clone is a handle.
+    made: Mutex<HashMap<String, Box<dyn Any + Send + Sync>>>,
 }
 
 impl Maker {
     /// Everything that was made.
-    pub(super) fn registry(self) -> Registry {
-        self.registry
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
         let counter = IntCounter::with_opts(opts(name, help)).expect(CONSTANT);
-        self.keep(counter)
+        self.keep(name, counter)
     }
 
     pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.keep(IntGauge::with_opts(opts(name, help)).expect(CONSTANT))
+        self.keep(name, IntGauge::with_opts(opts(name, help)).expect(CONSTANT))
     }
 
     pub(super) fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {
         let histogram = Histogram::with_opts(histogram_opts(name, help, buckets));
-        self.keep(histogram.expect(CONSTANT))
+        self.keep(name, histogram.expect(CONSTANT))
     }
 
     /// A family of counters that has members only as they are made.
     pub(super) fn open_counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.keep(IntCounterVec::new(opts(name, help), labels).expect(CONSTANT))
+        self.keep(
+            name,
+            IntCounterVec::new(opts(name, help), labels).expect(CONSTANT),
+        )
     }
 
     pub(super) fn counters<const N: usize>(
@@ -75,7 +85,7 @@ impl Maker {
         labels: [Label<'_>; N],
     ) -> Table<IntCounter, N> {
         let family = IntCounterVec::new(opts(name, help), &labels.map(|label| label.0));
-        self.table(family.expect(CONSTANT), labels)
+        self.table(name, family.expect(CONSTANT), labels)
     }
 
     pub(super) fn gauges<const N: usize>(
@@ -85,7 +95,7 @@ impl Maker {
         labels: [Label<'_>; N],
     ) -> Table<IntGauge, N> {
         let family = IntGaugeVec::new(opts(name, help), &labels.map(|label| label.0));
-        self.table(family.expect(CONSTANT), labels)
+        self.table(name, family.expect(CONSTANT), labels)
     }
 
     pub(super) fn histograms<const N: usize>(
@@ -97,7 +107,7 @@ impl Maker {
     ) -> Table<Histogram, N> {
         let opts = histogram_opts(name, help, buckets);
         let family = HistogramVec::new(opts, &labels.map(|label| label.0));
-        self.table(family.expect(CONSTANT), labels)
+        self.table(name, family.expect(CONSTANT), labels)
     }
 
     /// A family of counters that has these members.
@@ -109,7 +119,7 @@ impl Maker {
         rows: &[[&str; N]],
     ) -> Vec<IntCounter> {
         let family = IntCounterVec::new(opts(name, help), &labels);
-        self.members(family.expect(CONSTANT), rows)
+        self.members(name, family.expect(CONSTANT), rows)
     }
 
     /// A family of gauges that has these members.
@@ -121,25 +131,27 @@ impl Maker {
         rows: &[[&str; N]],
     ) -> Vec<IntGauge> {
         let family = IntGaugeVec::new(opts(name, help), &labels);
-        self.members(family.expect(CONSTANT), rows)
+        self.members(name, family.expect(CONSTANT), rows)
     }
 
     fn members<T: MetricVecBuilder + 'static, const N: usize>(
         &self,
+        name: &str,
         family: MetricVec<T>,
         rows: &[[&str; N]],
     ) -> Vec<T::M> {
-        let family = self.keep(family);
+        let family = self.keep(name, family);
         let member = |row: &[&str; N]| family.get_metric_with_label_values(row).expect(CONSTANT);
         rows.iter().map(member).collect()
     }
 
     fn table<T: MetricVecBuilder + 'static, const N: usize>(
         &self,
+        name: &str,
         family: MetricVec<T>,
         labels: [Label<'_>; N],
     ) -> Table<T::M, N> {
-        let family = self.keep(family);
+        let family = self.keep(name, family);
         let sizes = labels.map(|(_, values)| values.len());
         let count = sizes.iter().product();
         let handles = (0..count).map(|index| {
@@ -154,11 +166,18 @@ impl Maker {
         }
     }
 
-    fn keep<C: prometheus::core::Collector + Clone + 'static>(&self, made: C) -> C {
+    /// The collector of this name: the one that was made before, else this one.
+    fn keep<C: prometheus::core::Collector + Clone + 'static>(&self, name: &str, new: C) -> C {
+        let mut made = self.made.lock();
+        let known = made.get(name).and_then(|known| known.downcast_ref::<C>());
+        if let Some(known) = known {
+            return known.clone();
+        }
         self.registry
-            .register(Box::new(made.clone()))
+            .register(Box::new(new.clone()))
             .expect(CONSTANT);
-        made
+        made.insert(name.to_owned(), Box::new(new.clone()));
+        new
     }
 }
 
@@ -191,6 +210,13 @@ mod tests {
         let table = maker.counters("found_total", "Found.", labels);
         table.at([1, 2]).expect("a handle").inc_by(7);
         assert_eq!(table.iter().count(), 6);
+        let again = maker.counters(
+            "found_total",
+            "Found.",
+            [labels[0], ("two", &["x", "y", "z", "new"])],
+        );
+        assert_eq!(again.at([1, 2]).expect("the same handle").get(), 7);
+        assert_eq!(again.at([1, 3]).expect("a new one").get(), 0);
         let family = &maker.registry().gather()[0];
         let found = family
             .get_metric()

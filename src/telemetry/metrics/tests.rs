@@ -34,7 +34,7 @@ fn every_name_has_the_prefix_and_only_counters_end_in_total() {
         assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
         families += 1;
     }
-    assert!(families > 25, "{families}");
+    assert!(families > 20, "{families}");
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn a_request_that_ends_is_counted_once_where_it_belongs() {
     let metrics = metrics();
     let ended = Ended {
         class: Priority::High,
-        provider: 1,
+        provider: 2,
         end: Step::Error,
         total: Duration::from_millis(40),
     };
@@ -66,7 +66,7 @@ fn a_request_that_ends_is_counted_once_where_it_belongs() {
 fn a_call_is_timed_as_far_as_it_came() {
     let metrics = metrics();
     metrics.record_call(&CallTimes {
-        provider: 0,
+        provider: 1,
         connect: Some(Duration::from_millis(20)),
         first_byte: None,
         body: None,
@@ -83,12 +83,12 @@ fn a_call_is_timed_as_far_as_it_came() {
 fn a_leak_its_repair_and_the_values_around_it_are_seen() {
     let metrics = metrics();
     let kind = SemaphoreType::Provider;
-    metrics.update_semaphore_values(kind, 1, 1, 2);
-    metrics.update_quarantined(kind, 1, 1);
+    metrics.update_semaphore_values(kind, 2, 1, 2);
+    metrics.update_quarantined(kind, 2, 1);
     metrics.record_semaphore_leak(kind, 2, 1);
     metrics.record_semaphore_recovery(kind, Recovery::Success, 1);
-    metrics.record_worker_replaced();
-    metrics.record_audit(false);
+    metrics.record_semaphore_leak(SemaphoreType::Global, 3, 2);
+    metrics.record_semaphore_recovery(SemaphoreType::Global, Recovery::Success, 1);
     let page = text(&metrics);
     let glm = "{provider=\"glm\",semaphore_type=\"provider\"}";
     for (series, expected) in [
@@ -100,9 +100,6 @@ fn a_leak_its_repair_and_the_values_around_it_are_seen() {
             1.0,
         ),
         ("permits_reclaimed_total".into(), 1.0),
-        ("workers_replaced_total".into(), 1.0),
-        ("audit_runs_total".into(), 1.0),
-        ("audit_mismatch_total".into(), 1.0),
     ] {
         assert_eq!(
             value(&page, &format!("pointsman_{series}")),
@@ -111,8 +108,8 @@ fn a_leak_its_repair_and_the_values_around_it_are_seen() {
         );
     }
     let totals = metrics.totals().expect("they are on");
-    let sums = (totals.leaks, totals.recoveries, totals.audit_mismatches);
-    assert_eq!(sums, (1, 1, 1));
+    let sums = (totals.leaks, totals.recoveries);
+    assert_eq!(sums, (1, 1), "one slot, whichever semaphores it is of");
 }
 
 #[test]
@@ -123,10 +120,10 @@ fn want_of_room_and_calls_that_were_cut_are_told_from_the_rest() {
     metrics.record_rejection(None, Rejection::NoKey);
     metrics.record_time_up(TimeUp::QueueTimeout, None);
     metrics.record_time_up(TimeUp::FirstByte, Some(Duration::from_millis(2)));
-    metrics.record_response(0, Some(200));
-    metrics.record_response(0, Some(429));
-    metrics.record_response(1, None);
-    metrics.record_retry(0, "rate_limited");
+    metrics.record_response(1, Some(200));
+    metrics.record_response(1, Some(429));
+    metrics.record_response(2, None);
+    metrics.record_retry(1, "rate_limited");
     let totals = metrics.totals().expect("they are on");
     assert_eq!((totals.refused, totals.cut), (2, 1));
     assert_eq!((totals.calls, totals.retries), (3, 1));
@@ -137,6 +134,41 @@ fn want_of_room_and_calls_that_were_cut_are_told_from_the_rest() {
         value(&page, "pointsman_deadline_overshoot_seconds_count"),
         1.0
     );
+}
+
+#[test]
+fn a_provider_that_comes_is_counted_and_what_was_counted_stays() {
+    let metrics = metrics();
+    metrics.record_response(2, Some(200));
+    // Nobody's yet.
+    metrics.record_response(3, Some(429));
+    metrics.know(&["kimi".into(), "glm".into(), "new".into()]);
+    metrics.record_response(2, Some(200));
+    metrics.record_response(3, Some(200));
+    metrics.update_concurrent_requests(0, 7);
+    metrics.record_tokens(
+        3,
+        "m",
+        TokensUsed {
+            prompt: 5,
+            ..TokensUsed::default()
+        },
+    );
+    let page = text(&metrics);
+    let answers = |provider: &str, code: u16| {
+        let labels = format!("{{code=\"{code}\",provider=\"{provider}\"}}");
+        value(
+            &page,
+            &format!("pointsman_upstream_responses_total{labels}"),
+        )
+    };
+    assert_eq!((answers("glm", 200), answers("new", 200)), (2.0, 1.0));
+    assert_eq!(answers("new", 429), 0.0);
+    let tokens = "pointsman_tokens_total{kind=\"prompt\",model=\"m\",provider=\"new\"}";
+    assert_eq!(value(&page, tokens), 5.0);
+    let nobody = "pointsman_concurrent_requests{provider=\"none\"}";
+    assert_eq!(value(&page, nobody), 7.0);
+    assert_eq!(metrics.totals().expect("they are on").calls, 3);
 }
 
 #[test]
@@ -160,7 +192,6 @@ fn switched_off_they_take_everything_and_say_nothing() {
         ..Config::builtin(Profile::Dev).telemetry
     };
     let metrics = Metrics::new(&["kimi".into()], &config);
-    metrics.record_audit(true);
     metrics.record_tick_delay(Duration::ZERO);
     assert!(metrics.page().is_none() && metrics.totals().is_none());
 }

@@ -32,40 +32,42 @@ pub struct TokensUsed {
 #[derive(Debug)]
 pub(super) struct Tokens {
     family: IntCounterVec,
-    /// By provider: its name, and its models. A name is looked up once for each call that ends well.
-    providers: Vec<(String, Models)>,
+    /// By row: the provider's name, and its models. A name is looked up once for each call that ends well.
+    providers: RwLock<Vec<Arc<(Arc<str>, Models)>>>,
     /// How many more models get counters of their own.
     room: AtomicUsize,
 }
 
 impl Tokens {
-    pub(super) fn new(make: &Maker, names: &[&str], models: usize) -> Tokens {
+    pub(super) fn new(make: &Maker, models: usize) -> Tokens {
         let family = make.open_counters(
             "tokens_total",
             "Tokens that providers say they counted. Cached ones are among the prompt's, reasoning among the completion's.",
             &["provider", "model", "kind"],
         );
-        let tokens = Tokens {
+        Tokens {
             family,
-            providers: names
-                .iter()
-                .map(|name| ((*name).to_owned(), RwLock::default()))
-                .collect(),
+            providers: RwLock::default(),
             room: AtomicUsize::new(models),
-        };
-        // So that each provider has its family before the first answer.
-        for (provider, models) in &tokens.providers {
-            models
-                .write()
-                .insert(OTHER.into(), tokens.make(provider, OTHER));
         }
-        tokens
+    }
+
+    /// There are these rows from now on: those that there were, and others after them.
+    pub(super) fn grow(&self, names: &[Arc<str>]) {
+        let mut providers = self.providers.write();
+        let there = providers.len();
+        providers.extend(names.iter().skip(there).map(|name| {
+            // So that each provider has its family before the first answer.
+            let others = (OTHER.into(), self.make(name, OTHER));
+            let models = RwLock::new(HashMap::from([others]));
+            Arc::new((Arc::clone(name), models))
+        }));
     }
 
     pub(super) fn record(&self, provider: usize, model: &str, used: TokensUsed) {
-        let Some((name, models)) = self.providers.get(provider) else {
-            return;
-        };
+        let found = self.providers.read().get(provider).cloned();
+        let Some(found) = found else { return };
+        let (name, models) = &*found;
         let known = models.read().get(model).cloned();
         let counters = known.unwrap_or_else(|| self.meet(name, models, model));
         let counts = [used.prompt, used.completion, used.cached, used.reasoning];
@@ -119,7 +121,8 @@ mod tests {
 
     #[test]
     fn models_beyond_the_bound_are_counted_together() {
-        let tokens = Tokens::new(&Maker::default(), &["kimi", "glm"], 2);
+        let tokens = Tokens::new(&Maker::default(), 2);
+        tokens.grow(&["kimi".into(), "glm".into()]);
         for (provider, model) in [(0, "a"), (1, "b"), (0, "c"), (1, "d"), (0, "a")] {
             tokens.record(provider, model, used(10));
         }
@@ -133,7 +136,8 @@ mod tests {
 
     #[test]
     fn nobody_s_tokens_are_counted_nowhere() {
-        let tokens = Tokens::new(&Maker::default(), &["kimi"], 2);
+        let tokens = Tokens::new(&Maker::default(), 2);
+        tokens.grow(&["kimi".into()]);
         tokens.record(1, "a", used(10));
         assert_eq!(tokens.room.load(Ordering::Relaxed), 2);
     }

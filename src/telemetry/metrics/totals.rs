@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prometheus::IntCounter;
 
 use super::handles::Handles;
-use super::words::{CODES, OUTCOMES, Rejection, TimeUp};
+use super::words::{CODES, OUTCOMES, Recovery, Rejection, SemaphoreType, TimeUp};
 use crate::config::Priority;
 
 /// What was counted since the start.
@@ -29,20 +29,22 @@ pub struct Totals {
     pub leaks: u64,
     /// Repairs of that.
     pub recoveries: u64,
-    /// Audits that found a difference.
-    pub audit_mismatches: u64,
     /// Answers of providers that are errors, where there were any: the provider, the code and how many.
     pub codes: Vec<(Arc<str>, &'static str, u64)>,
 }
 
 impl Totals {
-    pub(super) fn of(handles: &Handles, names: &[Arc<str>]) -> Totals {
+    pub(super) fn of(handles: &Handles) -> Totals {
+        let names = &handles.names;
+        // Every slot is one of the global semaphore's, whose else it may be.
+        let global = SemaphoreType::Global.index();
+        let repairs = Recovery::ALL.iter();
+        let repairs = repairs.filter_map(|end| handles.slots.recoveries.at([global, end.index()]));
         let mut totals = Totals {
             calls: sum(handles.requests.upstream.iter()),
             retries: sum(handles.requests.retries.iter()),
-            leaks: sum(handles.slots.leaks.iter()),
-            recoveries: sum(handles.slots.recoveries.iter()),
-            audit_mismatches: handles.slots.audit_mismatches.get(),
+            leaks: sum(handles.slots.leaks.at([global]).into_iter()),
+            recoveries: sum(repairs),
             ended: sum(handles.requests.ended.iter()),
             ..Totals::default()
         };
@@ -86,6 +88,8 @@ fn no_room(handles: &Handles) -> u64 {
         | Rejection::WaitTooLong
         | Rejection::Displaced
         | Rejection::ProviderShut
+        | Rejection::WorkersLost
+        | Rejection::BoxLoaded
         | Rejection::Door => true,
         Rejection::Stopping
         | Rejection::NoKey

@@ -108,7 +108,7 @@ label! {
         Global = "global",
         /// Those at one provider.
         Provider = "provider",
-        /// Those of sessions: its slots are the places for sessions with running jobs.
+        /// Those of each session; the one that has most in flight stands for all.
         Session = "session",
     }
 }
@@ -156,6 +156,10 @@ label! {
         Displaced = "displaced",
         /// The provider takes nothing for now.
         ProviderShut = "provider_shut",
+        /// Too many workers don't come back.
+        WorkersLost = "workers_lost",
+        /// The box is so loaded that none of its class is taken in.
+        BoxLoaded = "box_loaded",
         /// The gateway is stopping.
         Stopping = "stopping",
         /// Too many connections, or too many bytes of bodies.

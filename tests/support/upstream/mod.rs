@@ -17,22 +17,26 @@
 mod ledger;
 mod play;
 mod script;
+mod wire;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use super::spawn;
+use super::tls::Identity;
 use ledger::Ledger;
 pub(crate) use ledger::Request;
 use play::Line;
 use script::Rules;
-pub(crate) use script::{Answer, Gate, Script};
+pub(crate) use script::{Answer, Gate, Script, Then};
+use wire::Wire;
 
 /// A scripted provider. Its threads end with their connections, its acceptor with the process.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     address: SocketAddr,
     shared: Arc<Shared>,
+    is_tls: bool,
     /// Of an upstream that takes nobody in: the listener, and who fills its queue.
     _full: Option<(TcpListener, TcpStream)>,
 }
@@ -46,13 +50,26 @@ struct Shared {
 impl Upstream {
     /// An upstream that answers with `script` unless told otherwise.
     pub(crate) fn start(script: Script) -> Upstream {
+        Upstream::serving(script, None)
+    }
+
+    /// The same over TLS, as whom `identity` says.
+    pub(crate) fn start_tls(script: Script, identity: &Identity) -> Upstream {
+        Upstream::serving(script, Some(identity.clone()))
+    }
+
+    fn serving(script: Script, identity: Option<Identity>) -> Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let upstream = Upstream::new(&listener, script);
+        let mut upstream = Upstream::new(&listener, script);
+        upstream.is_tls = identity.is_some();
         let shared = Arc::clone(&upstream.shared);
         spawn("upstream-accept", move || {
             while let Ok((stream, _)) = listener.accept() {
                 let shared = Arc::clone(&shared);
-                spawn("upstream", move || serve(&shared, stream));
+                let identity = identity.clone();
+                spawn("upstream", move || {
+                    serve(&shared, Wire::new(stream, identity))
+                });
             }
         });
         upstream
@@ -79,6 +96,7 @@ impl Upstream {
                 rules: Mutex::new(Rules::new(script)),
                 ledger: Ledger::default(),
             }),
+            is_tls: false,
             _full: None,
         }
     }
@@ -90,7 +108,8 @@ impl Upstream {
 
     /// What to give a provider as its `base_url`.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/v1", self.address)
+        let scheme = if self.is_tls { "https" } else { "http" };
+        format!("{scheme}://{}/v1", self.address)
     }
 
     /// The next request that no earlier call spoke for is answered with `script`.
@@ -174,9 +193,9 @@ impl Upstream {
 }
 
 /// One connection, to its end.
-fn serve(shared: &Shared, stream: TcpStream) {
+fn serve(shared: &Shared, wire: Wire) {
     let open = shared.ledger.connected();
-    let mut line = Line::new(stream);
+    let mut line = Line::new(wire);
     while let Some((head, body)) = line.request() {
         if !head.start.starts_with("POST ") {
             let request = shared.ledger.listed(open.number, head);

@@ -1,21 +1,21 @@
 //! Playing a script on a connection. Whatever waits here also notices that the client has gone.
 
 use std::io::{self, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
 use super::super::http::{Framing, Head};
-use super::script::{Answer, Script, error_body};
+use super::script::{Answer, Script, Then, error_body};
+use super::wire::Wire;
 use super::{Gate, Request};
 
 /// Between two bytes of a trickle, and between two looks at a gate.
 const PACE: Duration = Duration::from_millis(5);
 
 /// A connection to the upstream.
-pub(super) struct Line(BufReader<TcpStream>);
+pub(super) struct Line(BufReader<Wire>);
 
 /// The connection is over: by the script, or by the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +28,9 @@ impl From<io::Error> for Ended {
 }
 
 impl Line {
-    pub(super) fn new(stream: TcpStream) -> Line {
-        stream.set_nodelay(true).expect("a socket");
-        Line(BufReader::new(stream))
+    pub(super) fn new(wire: Wire) -> Line {
+        wire.socket().set_nodelay(true).expect("a socket");
+        Line(BufReader::new(wire))
     }
 
     /// The next request; `None` at the end of the connection.
@@ -78,14 +78,12 @@ impl Line {
                 self.write("\u{0}\u{1}this is not http\r\n\r\n")?;
                 Err(Ended)
             }
-            Script::Reset => {
-                let socket = self.0.get_ref();
-                let none = Some(Duration::ZERO);
-                rustix::net::sockopt::set_socket_linger(socket, none).expect("a socket");
-                Err(Ended)
-            }
+            Script::Reset => self.reset(),
             Script::HalfClose => {
-                self.0.get_ref().shutdown(std::net::Shutdown::Write)?;
+                self.0
+                    .get_ref()
+                    .socket()
+                    .shutdown(std::net::Shutdown::Write)?;
                 self.see_off()
             }
             Script::HtmlGateway504 => {
@@ -105,6 +103,28 @@ impl Line {
                 self.0.get_mut().write_all(bytes)?;
                 Err(Ended)
             }
+            Script::RawThen(bytes, then) => {
+                self.0.get_mut().write_all(bytes)?;
+                self.follow(then)
+            }
+        }
+    }
+
+    fn reset(&mut self) -> Result<(), Ended> {
+        let socket = self.0.get_ref().socket();
+        let none = Some(Duration::ZERO);
+        rustix::net::sockopt::set_socket_linger(socket, none).expect("a socket");
+        Err(Ended)
+    }
+
+    fn follow(&mut self, then: &Then) -> Result<(), Ended> {
+        match then {
+            Then::Next => Ok(()),
+            Then::Silence => self.see_off(),
+            Then::Reset => self.reset(),
+            Then::Again(bytes) => loop {
+                self.0.get_mut().write_all(bytes)?;
+            },
         }
     }
 
@@ -244,7 +264,7 @@ impl Line {
                 return Ok(());
             }
             let left = Timespec::try_from(left).expect("a short time");
-            let mut socket = [PollFd::new(self.0.get_ref(), PollFlags::IN)];
+            let mut socket = [PollFd::new(self.0.get_ref().socket(), PollFlags::IN)];
             if poll(&mut socket, Some(&left)).map_err(io::Error::from)? > 0 {
                 // No client of ours sends more before it is answered: readable means that it has gone.
                 return Err(Ended);

@@ -46,6 +46,21 @@ pub(crate) enum Script {
     Events(Vec<String>),
     /// With these bytes and the end of the connection.
     Raw(Vec<u8>),
+    /// With these bytes, and what follows on them.
+    RawThen(Vec<u8>, Then),
+}
+
+/// What follows on bytes.
+#[derive(Debug, Clone)]
+pub(crate) enum Then {
+    /// The next request on the same connection.
+    Next,
+    /// Nothing, and the connection stays open.
+    Silence,
+    /// A reset, which may overtake them.
+    Reset,
+    /// These bytes, again and again, as long as the client takes them.
+    Again(Vec<u8>),
 }
 
 /// A proper answer.

@@ -41,6 +41,7 @@ fn provider(base_url: &str) -> Provider {
         name: "peer".into(),
         kind: ProviderKind::OpenAi,
         base_url: base_url.into(),
+        ca_file: None,
         api_key_env: None,
         api_key_file: None,
         api_key: Some("secret".into()),

@@ -6,12 +6,13 @@ use std::net::TcpStream;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use crate::cancel::CancelReason;
+use crate::config::CaFile;
 
 use super::peer::{Peer, Said, ok};
 use super::*;
+use crate::providers::transport::tls::TlsFault;
 
 /// A key and its certificate for `localhost` and 127.0.0.1, made for these tests and good for nothing else.
 const IDENTITY: &[u8] = b"\
@@ -68,14 +69,18 @@ fn request(stream: &mut Served) -> bool {
 }
 
 fn caller(peer: &Peer, timeouts: &Timeouts) -> Caller {
-    let root = Certificate::from_pem(IDENTITY).expect("a certificate");
-    let tls = TlsConfig::builder()
-        .root_certs(RootCerts::from([root]))
-        .build();
     let url = format!("https://127.0.0.1:{}/v1", peer.address.port());
+    let certificate = CertificateDer::from_pem_slice(IDENTITY).expect("a certificate");
+    let provider = Provider {
+        ca_file: Some(CaFile {
+            path: "ca.pem".into(),
+            certificates: vec![certificate.to_vec()],
+        }),
+        ..provider(&url)
+    };
     let clock: SharedClock = Arc::new(SystemClock::new());
     Caller {
-        transport: Transport::with_tls(&provider(&url), timeouts, Arc::clone(&clock), tls),
+        transport: Transport::new(&provider, timeouts, Arc::clone(&clock)),
         clock,
         watch: Watch::default(),
     }
@@ -108,9 +113,10 @@ fn a_stranger_is_not_trusted() {
     let error = Caller::new(&url)
         .ask("?")
         .expect_err("nobody vouches for it");
-    let TransportError::Connect { detail, .. } = error else {
+    let TransportError::Tls { fault, detail } = error else {
         panic!("{error:?}");
     };
+    assert_eq!(fault, TlsFault::UnknownIssuer);
     assert!(detail.contains("certificate"), "{detail}");
 }
 
