@@ -12,8 +12,15 @@ use super::words::{OTHER, TOKENS};
 
 /// A model's counters, in the order of [`TOKENS`].
 type Counters = Arc<Vec<IntCounter>>;
-/// The models of a provider that were heard of.
+/// Counters by model.
 type Models = RwLock<HashMap<Box<str>, Counters>>;
+
+/// A provider, with its models that were heard of.
+#[derive(Debug)]
+struct Provider {
+    name: Arc<str>,
+    models: Models,
+}
 
 /// What one call used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,8 +39,8 @@ pub struct TokensUsed {
 #[derive(Debug)]
 pub(super) struct Tokens {
     family: IntCounterVec,
-    /// By row: the provider's name, and its models. A name is looked up once for each call that ends well.
-    providers: RwLock<Vec<Arc<(Arc<str>, Models)>>>,
+    /// By row. A model is looked up once for each call that ends well.
+    providers: RwLock<Vec<Arc<Provider>>>,
     /// How many more models get counters of their own.
     room: AtomicUsize,
 }
@@ -60,14 +67,15 @@ impl Tokens {
             // So that each provider has its family before the first answer.
             let others = (OTHER.into(), self.make(name, OTHER));
             let models = RwLock::new(HashMap::from([others]));
-            Arc::new((Arc::clone(name), models))
+            let name = Arc::clone(name);
+            Arc::new(Provider { name, models })
         }));
     }
 
     pub(super) fn record(&self, provider: usize, model: &str, used: TokensUsed) {
         let found = self.providers.read().get(provider).cloned();
         let Some(found) = found else { return };
-        let (name, models) = &*found;
+        let Provider { name, models } = &*found;
         let known = models.read().get(model).cloned();
         let counters = known.unwrap_or_else(|| self.meet(name, models, model));
         let counts = [used.prompt, used.completion, used.cached, used.reasoning];
