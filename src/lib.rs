@@ -52,7 +52,7 @@
 //! | [`wire`] | OpenAI's JSON and event streams, both ways: the only place that knows them |
 //! | [`client`] | a small HTTP client for our own errands |
 //! | [`door`] | an HTTP/1.1 server for blocking handlers; knows no route and no engine |
-//! | [`telemetry`] | the lifecycle log, in memory and as a file; the phases of each request, its log line, the timeline; what is seen of the box |
+//! | [`telemetry`] | the lifecycle log, in memory and as a file; the phases of each request, its log line, the timeline; metrics and alerts; what is seen of the box |
 //! | [`admission`] | the core: who runs, who waits, who is refused. A plain state machine |
 //! | [`throttle`] | how much of the global limit the load of the box leaves. A plain state machine |
 //! | [`providers`] | those who answer, and the transport to them |

@@ -29,7 +29,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("wire", &["chat"]),
     ("client", &["clock", "cancel", "config"]),
     ("door", &["clock", "cancel", "config"]),
-    ("telemetry", &["clock", "config", "client"]),
+    // `cancel`, because a client's requests end by a token.
+    ("telemetry", &["clock", "cancel", "config", "client"]),
     ("admission", &["clock", "cancel", "config"]),
     // Of time it knows the type alone: it is told what was read, and when.
     ("throttle", &["clock", "config"]),

@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "chapters/alerts.rs"]
+mod alerts;
 #[path = "chapters/answers.rs"]
 mod answers;
 #[path = "chapters/clients.rs"]
@@ -36,6 +38,8 @@ mod limits;
 mod lines;
 #[path = "chapters/live.rs"]
 mod live;
+#[path = "chapters/metrics.rs"]
+mod metrics;
 #[path = "chapters/models.rs"]
 mod models;
 #[path = "chapters/orphans.rs"]

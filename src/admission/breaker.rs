@@ -21,6 +21,7 @@ use super::outcome::Cause;
 use super::planted::{Fault, Planted};
 use super::settings::BreakerSettings;
 use super::shut::{Opening, Shut};
+use super::view::BreakerChanges;
 use crate::clock::Time;
 
 /// The window is counted in so many parts, of which the oldest is forgotten at once.
@@ -75,6 +76,7 @@ pub(super) struct Breaker {
     epoch: u32,
     /// How often it has opened since it was last closed.
     opened: u32,
+    changes: BreakerChanges,
     pub(super) planted: Planted,
 }
 
@@ -114,6 +116,7 @@ impl Breaker {
             state: State::closed(),
             epoch: 0,
             opened: 0,
+            changes: BreakerChanges::default(),
             planted: Planted::default(),
         }
     }
@@ -267,7 +270,19 @@ impl Breaker {
         });
     }
 
+    /// How often it has changed.
+    pub(super) fn changes(&self) -> BreakerChanges {
+        self.changes
+    }
+
     fn change(&mut self, state: State) {
+        let changes = &mut self.changes;
+        let count = match &state {
+            State::Closed { .. } => &mut changes.closed,
+            State::Open { .. } => &mut changes.opened,
+            State::HalfOpen { .. } => &mut changes.half_opened,
+        };
+        *count += 1;
         self.state = state;
         self.epoch = self.epoch.wrapping_add(1);
     }
@@ -444,6 +459,11 @@ mod tests {
         assert_eq!(bench.breaker.word(), "open");
         bench.breaker.advance(&mut bench.rng, until);
         assert_eq!(bench.breaker.word(), "half-open");
+        let changes = bench.breaker.changes();
+        assert_eq!(
+            (changes.opened, changes.half_opened, changes.closed),
+            (1, 1, 0)
+        );
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub(super) struct Limit {
     phase: Phase,
     /// Counts cuts.
     epoch: u32,
+    /// By how many calls it has grown in all.
+    raised: u64,
     in_use: usize,
     /// The curve is drawn up to this time.
     drawn: Time,
@@ -118,6 +120,7 @@ impl Limit {
                 Phase::Fixed
             },
             epoch: 0,
+            raised: 0,
             in_use: 0,
             drawn: Time::ZERO,
             grows: Time::NEVER,
@@ -163,6 +166,11 @@ impl Limit {
         self.epoch
     }
 
+    /// How often it was cut, and by how many calls it has grown in all.
+    pub(super) fn turns(&self) -> (u64, u64) {
+        (u64::from(self.epoch), self.raised)
+    }
+
     /// Whether the calls in flight use what the limit gives.
     fn is_bound(&self) -> bool {
         self.in_use as f64 >= self.settings.bound * self.places() as f64
@@ -191,7 +199,9 @@ impl Limit {
             && was_bound
             && !self.is_held_back()
         {
+            let before = self.places();
             self.value = (self.value + 1.0).min(self.most);
+            self.raised += (self.places() - before) as u64;
         }
     }
 
@@ -234,6 +244,7 @@ impl Limit {
         if self.drawn >= now {
             return;
         }
+        let before = self.places();
         while let Some((step, curve)) = self.next_step() {
             let left = now.since(self.drawn);
             if left < step {
@@ -246,6 +257,7 @@ impl Limit {
             self.value = self.value.max(whole).min(self.most);
             self.drawn = self.drawn + step;
         }
+        self.raised += self.places().saturating_sub(before) as u64;
         self.drawn = now;
         self.look_ahead();
     }
@@ -350,6 +362,11 @@ mod tests {
         let bound = limit.start(4, at(0));
         limit.succeed(bound);
         assert_eq!(limit.places(), 6, "four of five are eighty per cent");
+        assert_eq!(
+            limit.turns(),
+            (0, 2),
+            "cuts, and calls that it has grown by"
+        );
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub use settings::{
 pub use shut::Shut;
 pub use slots::{PermitKey, SlotState, Turnover};
 pub use state::Core;
-pub use view::{ClassView, CoreView, ProviderView, TargetView};
+pub use view::{BreakerChanges, ClassView, CoreView, ProviderView, TargetView};
 pub use whereabouts::{Obstacle, Slots, Whereabouts};
 
 /// How many due ends one step works off.

@@ -34,6 +34,8 @@ pub struct CoreView {
     pub sessions_limit: usize,
     /// Jobs in line.
     pub waiting: usize,
+    /// How many may be.
+    pub capacity: usize,
     /// Bytes that they hold.
     pub waiting_bytes: usize,
     /// Jobs that back off before their call is tried again.
@@ -80,6 +82,23 @@ pub struct TargetView {
     pub breaker_reason: Option<Shut>,
     /// What is left of its budget for repetitions.
     pub retry_tokens: f64,
+    /// How often its limit was cut.
+    pub cuts: u64,
+    /// By how many calls its limit has grown in all.
+    pub raised: u64,
+    /// How often its breaker has changed.
+    pub breaker_changes: BreakerChanges,
+}
+
+/// How often a breaker has changed, by what it became.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BreakerChanges {
+    /// It closed.
+    pub closed: u64,
+    /// It began to try whether its target is well.
+    pub half_opened: u64,
+    /// It opened.
+    pub opened: u64,
 }
 
 /// One class at one moment.
@@ -116,6 +135,7 @@ impl Core {
             sessions: self.books.sessions(),
             sessions_limit: self.settings.sessions,
             waiting: self.waiting.jobs,
+            capacity: self.settings.queue.capacity,
             waiting_bytes: self.waiting.bytes,
             backing_off: self.onward.backing(),
             classes: std::array::from_fn(|class| self.view_of_class(class, now)),
@@ -139,6 +159,9 @@ impl Core {
             breaker: target.breaker.word(),
             breaker_reason: target.breaker.why(),
             retry_tokens: target.budget.tokens(),
+            cuts: target.limit.turns().0,
+            raised: target.limit.turns().1,
+            breaker_changes: target.breaker.changes(),
         };
         self.targets.iter().enumerate().map(view).collect()
     }

@@ -43,7 +43,7 @@ enum Command {
     Check(check::Options),
     /// Put load on a running server, and report what became of it
     Load(load::Options),
-    /// Print a file for somebody else: a unit for systemd
+    /// Print a file for somebody else: a unit for systemd, rules for Prometheus, a dashboard for Grafana
     Print(print::Options),
     /// Have a running server read its configuration anew, and say what is different
     Reload(reload::Options),
@@ -98,7 +98,7 @@ pub fn run() -> ExitCode {
         Some(Command::Ask(options)) => ask::ask(options),
         Some(Command::Check(options)) => check::check(options),
         Some(Command::Load(options)) => load::load(options),
-        Some(Command::Print(options)) => print::print(&options),
+        Some(Command::Print(options)) => print::print(options),
         Some(Command::Reload(options)) => reload::reload(options),
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Access, Adaptive, Breaker, ClientKey, Config, Engine, Gate, Learn, Limits, Log,
+    Access, Adaptive, Alerts, Breaker, ClientKey, Config, Engine, Gate, Learn, Limits, Log,
     OperationTimeouts, Pool, Provider, Queue, Retry, Routing, Server, Shares, Telemetry,
     Thresholds, Throttle, Timeouts, Watchdog, Weights,
 };
@@ -69,7 +69,7 @@ impl Config {
             live(profile) fixed()
             apart(
                 server, access, engine, limits, queue, timeouts, providers, routing, watchdog, throttle,
-                telemetry, log
+                telemetry, alerts, log
             )
         );
         of_server(found, self, to);
@@ -91,10 +91,12 @@ impl Config {
         compare!(found, "telemetry.", &self.telemetry, &to.telemetry, Telemetry =>
             live()
             fixed(
-                max_events, max_age, window, lifecycle_file, lifecycle_file_size, lifecycle_files, lifecycle_backlog
+                max_events, max_age, metrics, metric_models, window, lifecycle_file, lifecycle_file_size,
+                lifecycle_files, lifecycle_backlog
             )
             apart()
         );
+        of_alerts(found, &self.alerts, &to.alerts);
         compare!(found, "log.", &self.log, &to.log, Log =>
             live(level) fixed() apart()
         );
@@ -119,6 +121,7 @@ impl Config {
             ..self.throttle
         };
         self.telemetry = running.telemetry.clone();
+        self.alerts = running.alerts.clone();
         self.watchdog = Watchdog {
             quarantine_after: self.watchdog.quarantine_after,
             reclaim_after: self.watchdog.reclaim_after,
@@ -197,6 +200,23 @@ fn of_throttle(found: &mut Changes, old: &Throttle, new: &Throttle) {
     compare!(found, "throttle.share.", &old.share, &new.share, Shares =>
         live(high, critical, emergency) fixed() apart()
     );
+}
+
+fn of_alerts(found: &mut Changes, old: &Alerts, new: &Alerts) {
+    compare!(found, "alerts.", old, new, Alerts =>
+        live()
+        fixed(
+            enabled, interval, min_calls, history, webhooks, webhook_timeout, webhook_attempts, webhook_wait,
+            webhook_queue
+        )
+        apart(rules)
+    );
+    // Each kind has its own, at its place.
+    let rules = old.rules.iter().zip(&new.rules);
+    let differ = rules.filter(|(old, new)| old != new);
+    found
+        .needs_restart
+        .extend(differ.map(|(_, rule)| format!("alerts.rules.{}", rule.kind)));
 }
 
 fn of_timeouts(found: &mut Changes, old: &Timeouts, new: &Timeouts) {
@@ -353,8 +373,9 @@ mod tests {
     #[test]
     fn what_needs_a_restart_stays_in_force_and_is_told_again() {
         let running = config("server.max_body = \"1MiB\"\nserver.drain = \"5s\"");
-        let file =
-            config("server.max_body = \"2MiB\"\nserver.drain = \"6s\"\ntelemetry.max_events = 500");
+        let file = config(
+            "server.max_body = \"2MiB\"\nserver.drain = \"6s\"\ntelemetry.max_events = 500\ntelemetry.metrics = false",
+        );
         let after = file.clone().in_force_after(&running);
         let now = running.changes(&after);
         assert_eq!(
@@ -363,7 +384,13 @@ mod tests {
         );
         assert_eq!(
             after.changes(&file).needs_restart,
-            ["server.max_body", "telemetry.max_events"]
+            [
+                "alerts.enabled",
+                "server.max_body",
+                "telemetry.max_events",
+                "telemetry.metrics"
+            ],
+            "nobody looks for alerts where nothing is counted"
         );
     }
 }

@@ -19,6 +19,7 @@
 
 mod access;
 mod adaptive;
+mod alerts;
 mod changes;
 mod document;
 mod engine;
@@ -48,6 +49,7 @@ mod word;
 
 pub use access::{Access, ClientKey};
 pub use adaptive::{Adaptive, Gate};
+pub use alerts::{AlertKind, AlertRule, Alerts, Webhook, WebhookKind};
 pub use changes::Changes;
 pub use engine::Engine;
 pub use environment::Environment;
@@ -100,8 +102,10 @@ pub struct Config {
     pub watchdog: Watchdog,
     /// How the global limit follows the load of the box.
     pub throttle: Throttle,
-    /// The lifecycle log in memory.
+    /// The lifecycle log, and metrics.
     pub telemetry: Telemetry,
+    /// What is worth telling somebody about.
+    pub alerts: Alerts,
     /// What is written to standard error.
     pub log: Log,
 }
@@ -165,6 +169,10 @@ impl Config {
             let access = Access::read(section, environment);
             (Server::read(section, profile, &access), access)
         });
+        let telemetry = root.section("telemetry", Telemetry::read);
+        let alerts = root.section("alerts", |section| {
+            Alerts::read(section, profile, telemetry.metrics, environment)
+        });
         let config = Config {
             profile,
             server,
@@ -178,7 +186,8 @@ impl Config {
             throttle: root.section("throttle", |section| {
                 Throttle::read(section, profile, limits.global)
             }),
-            telemetry: root.section("telemetry", Telemetry::read),
+            telemetry,
+            alerts,
             log: root.section("log", |section| Log::read(section, profile)),
             limits,
             timeouts,

@@ -1,4 +1,4 @@
-//! `[telemetry]`: the lifecycle log in memory, and as a file.
+//! `[telemetry]`: the lifecycle log in memory and as a file, and metrics.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,6 +23,10 @@ pub struct Telemetry {
     pub lifecycle_files: usize,
     /// Events that wait to be written.
     pub lifecycle_backlog: usize,
+    /// Whether anything is counted for Prometheus.
+    pub metrics: bool,
+    /// Models whose tokens are counted apart.
+    pub metric_models: usize,
 }
 
 impl Telemetry {
@@ -49,6 +53,8 @@ impl Telemetry {
             lifecycle_backlog: section
                 .count("lifecycle_backlog", 100..=1_000_000)
                 .unwrap_or(10_000),
+            metrics: section.flag("metrics").unwrap_or(true),
+            metric_models: section.count("metric_models", 1..=10_000).unwrap_or(100),
         }
     }
 }

@@ -20,6 +20,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
 
+use super::measure;
 use super::shell::Shell;
 use crate::admission::{CoreView, FlowId, ProviderId, SlotState, SlotView};
 use crate::clock::Time;
@@ -212,6 +213,8 @@ pub(super) fn make_check(shell: &Arc<Shell>) -> HealthCheck {
     let health = &shell.health;
     let (ledger, audit) = shell.look(|core, _| (core.ledger(), core.audit()));
     health.audits.fetch_add(1, Ordering::Relaxed);
+    let mut held = ledger.clone();
+    held.retain(|slot| slot.state != SlotState::Free);
     let lost = held_by_nobody(shell, ledger);
     let (ghosts, mut leaks): (Vec<_>, Vec<_>) = lost
         .into_iter()
@@ -223,7 +226,9 @@ pub(super) fn make_check(shell: &Arc<Shell>) -> HealthCheck {
     leaks.retain(|leak| is_still_held(shell, leak));
     let told: Vec<String> = leaks.iter().map(|leak| describe(shell, leak)).collect();
     let recovered = leaks.iter().filter(|leak| shell.recover(leak.permit));
-    let recovered = recovered.count();
+    let recovered: Vec<_> = recovered.collect();
+    measure::leaked(shell, &held, &leaks, &recovered);
+    let recovered = recovered.len();
     health
         .leaks
         .fetch_add(leaks.len() as u64, Ordering::Relaxed);

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::live::Leg;
+use super::measure;
 use super::shell::Shell;
 use super::task::TaskError;
 use crate::admission::{Cause, Event, Outcome, PermitKey, Report};
@@ -59,6 +61,7 @@ pub(super) fn report(result: &Result<(), TaskError>, ear: &Ear<'_>) -> Report {
 /// Hears the pieces of one call go by.
 pub(super) struct Ear<'a> {
     shell: &'a Arc<Shell>,
+    leg: &'a Leg,
     permit: PermitKey,
     /// Whether admission wants to know when the answer begins.
     probe: bool,
@@ -67,9 +70,10 @@ pub(super) struct Ear<'a> {
 }
 
 impl<'a> Ear<'a> {
-    pub(super) fn new(shell: &'a Arc<Shell>, permit: PermitKey, probe: bool) -> Self {
+    pub(super) fn new(shell: &'a Arc<Shell>, leg: &'a Leg, permit: PermitKey, probe: bool) -> Self {
         Ear {
             shell,
+            leg,
             permit,
             probe,
             pieces: AtomicBool::new(false),
@@ -80,6 +84,9 @@ impl<'a> Ear<'a> {
     pub(super) fn hear(&self, piece: &Piece) {
         if piece.is_content() {
             self.content.store(true, Ordering::Relaxed);
+        }
+        if let Piece::Usage(usage) = piece {
+            measure::tokens(self.shell, self.leg, usage);
         }
         let first = !self.pieces.swap(true, Ordering::Relaxed);
         if first && self.probe {

@@ -7,7 +7,7 @@ use crossbeam::utils::Backoff;
 use parking_lot::{Condvar, Mutex};
 
 use super::job::{CallInfo, JobEnd, JobSpec, Owner, Sink, Verdict};
-use super::moments::Moments;
+use super::moments::{Moments, What};
 use super::sessions::Seat;
 use super::task::Task;
 use super::worker::discard;
@@ -15,6 +15,7 @@ use crate::admission::{Ending, JobId, Outcome, StageId};
 use crate::cancel::{CancelReason, CancelToken, Hook};
 use crate::clock::{SharedClock, Time};
 use crate::config::Priority;
+use crate::providers::ErrorClass;
 use crate::telemetry::Subject;
 
 /// Where a job is called at one stage of its route.
@@ -136,6 +137,24 @@ impl LiveJob {
     /// Whether its end was told.
     pub(super) fn has_ended(&self) -> bool {
         self.end.get().is_some()
+    }
+
+    /// Whether it was ever started.
+    pub(super) fn has_started(&self) -> bool {
+        self.moments.has(What::Starts)
+    }
+
+    /// Whether it was ever in line.
+    pub(super) fn has_waited(&self) -> bool {
+        self.moments.has(What::Waits)
+    }
+
+    /// Why its last call failed, while that is not yet forgotten for the next.
+    pub(super) fn failed_for(&self) -> Option<ErrorClass> {
+        match &*self.word.lock() {
+            Some(Verdict::Failed(error)) => Some(error.class),
+            _ => None,
+        }
     }
 
     /// The call that is, or was last, under way.

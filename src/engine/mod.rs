@@ -33,11 +33,13 @@
 //! that does not come back even then is left behind, counted and said in the log: nothing waits for it.
 
 mod crew;
+mod gauges;
 mod handle;
 mod health;
 mod job;
 mod learn;
 mod live;
+mod measure;
 mod moments;
 #[cfg(test)]
 mod orphan_tests;
@@ -85,7 +87,7 @@ use crate::clock::{SharedClock, Time};
 use crate::config::Config;
 use crate::providers::Provider;
 use crate::routing::Router;
-use crate::telemetry::{LifecycleLog, Subject};
+use crate::telemetry::{LifecycleLog, Metrics, Subject};
 
 pub use crate::admission::{
     ClassView, CoreView, Obstacle, ProviderView, Refusal, RefusalReason, Shut, SlotState, SlotView,
@@ -165,8 +167,9 @@ impl Engine {
         }
         let sessions = Arc::new(SessionTable::new(config.limits.session_idle));
         let load = throttle::Load::new(config, clock.now());
+        let metrics = Arc::new(Metrics::new(&settings::names(&targets), &config.telemetry));
         let crew = (workers, config.watchdog.max_lost_workers);
-        let shell = Shell::new(clock, core, crew, targets, sessions, lifecycle);
+        let shell = Shell::new(clock, core, crew, targets, sessions, lifecycle, metrics);
         let shell = Arc::new(shell);
         let planner = Planner::new(config, router, Arc::clone(&shell.clock));
         let threads = Threads::start(&shell, config)
@@ -326,6 +329,11 @@ impl Engine {
     /// In words, what does not agree.
     pub fn audit(&self) -> Result<(), String> {
         self.shell.look(|core, _| core.audit())
+    }
+
+    /// What is counted of it.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.shell.metrics
     }
 
     /// All semaphores, and who holds what: the slots in use, and the calls that go on without theirs, oldest first.

@@ -92,6 +92,22 @@ impl Moments {
         last_start(&self.marks.lock())
     }
 
+    /// Whether this ever happened.
+    pub(super) fn has(&self, what: What) -> bool {
+        self.marks.lock().iter().any(|mark| mark.what == what)
+    }
+
+    /// Whether the connection of its last call stood, and whether the answer began.
+    pub(super) fn reached(&self) -> (bool, bool) {
+        let marks = self.marks.lock();
+        let call = marks.iter().rev();
+        let call = call.take_while(|mark| mark.what != What::Begun);
+        call.fold((false, false), |(stood, began), mark| {
+            let (stands, begins) = (What::Connected, What::FirstByte);
+            (stood || mark.what == stands, began || mark.what == begins)
+        })
+    }
+
     /// For how long it had been in line when its start was decided as number `seq`, at `now`.
     pub(super) fn waited(&self, seq: u64, now: Time) -> Duration {
         let marks = self.marks.lock();
@@ -364,6 +380,18 @@ mod tests {
         let moments = moments(TWO_CALLS);
         assert_eq!(seconds(moments.last_call(at(40))), [0, 0, 1, 3, 10, 10]);
         assert_eq!(self::moments(&[]).last_call(at(9)), Phases::default());
+    }
+
+    #[test]
+    fn how_far_the_last_call_came_is_not_mistaken_for_how_far_one_before_did() {
+        let reached = |count: usize| moments(&TWO_CALLS[..count]).reached();
+        assert_eq!(reached(3), (false, false));
+        assert_eq!(reached(4), (true, false));
+        assert_eq!(reached(6), (true, true));
+        assert_eq!(reached(10), (false, false), "the second has begun");
+        assert_eq!(reached(TWO_CALLS.len()), (true, true));
+        let moments = moments(&TWO_CALLS[..1]);
+        assert!(moments.has(What::Waits) && !moments.has(What::Starts));
     }
 
     #[test]

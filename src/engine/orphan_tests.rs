@@ -49,6 +49,14 @@ fn eventually(what: &str, cond: impl Fn() -> bool) {
     }
 }
 
+/// Whether the page of metrics has this line.
+fn page_has(bench: &Bench, line: &str) -> bool {
+    let page = bench.engine.metrics_page().expect("they are on").text();
+    let page = String::from_utf8(page).expect("UTF-8");
+    page.lines()
+        .any(|found| found == format!("pointsman_{line}"))
+}
+
 /// A bench whose watchdog is quick and whose health is checked on demand alone.
 fn bench() -> Bench {
     Bench::with(|config| {
@@ -83,6 +91,18 @@ fn a_worker_that_does_not_come_back_is_replaced_and_its_slot_is_free_again() {
     });
     let crew = bench.engine.snapshot().workers;
     assert_eq!((crew.lost, crew.replaced, crew.alive), (1, 1, 3));
+    eventually("it is counted", || {
+        page_has(&bench, "permits_reclaimed_total 1")
+    });
+    for line in [
+        "semaphore_recoveries_total{semaphore_type=\"global\",status=\"success\"} 1",
+        "workers{state=\"lost\"} 1",
+        "workers_lost 1",
+        "workers_replaced_total 1",
+        "abandoned_calls 1",
+    ] {
+        assert!(page_has(&bench, line), "{line}");
+    }
     let (_, slots) = bench.engine.semaphores();
     let states: Vec<_> = slots.iter().map(|slot| slot.slot.state).collect();
     assert_eq!(states, [SlotState::Free], "it is shown until it returns");
@@ -116,6 +136,14 @@ fn a_worker_that_comes_back_in_quarantine_gives_its_slot_back_itself() {
         bench.engine.snapshot().workers.lost == 1
     });
     assert_eq!(bench.engine.snapshot().core.quarantined, 1);
+    let global = "{provider=\"all\",semaphore_type=\"global\"}";
+    for line in [
+        format!("slots_quarantined{global} 1"),
+        format!("semaphore_current_value{global} 2"),
+        format!("semaphore_expected_value{global} 3"),
+    ] {
+        assert!(page_has(&bench, &line), "{line}");
+    }
     release.send(()).expect("it waits for that");
     eventually("it is back, and nobody is too many", || {
         let crew = bench.engine.snapshot().workers;
@@ -151,6 +179,13 @@ fn a_guard_that_was_lost_is_found_within_one_check_and_its_job_is_told() {
     let snapshot = bench.engine.snapshot();
     assert_eq!((snapshot.core.in_use, snapshot.health.leaks), (0, 1));
     assert_eq!(snapshot.core.turnover.recovered, 1);
+    for line in [
+        "semaphore_leaks_detected_total{semaphore_type=\"global\"} 1",
+        "semaphore_recoveries_total{semaphore_type=\"global\",status=\"success\"} 1",
+        "permits_reclaimed_total 1",
+    ] {
+        assert!(page_has(&bench, line), "{line}");
+    }
     assert_eq!(bench.engine.check_health().end, CheckEnd::Passed);
 }
 
@@ -201,6 +236,7 @@ fn books_that_are_wrong_are_counted_anew_and_said() {
     assert_eq!(checked.end, CheckEnd::Success);
     assert!(checked.mismatch.is_some());
     assert_eq!(bench.engine.snapshot().health.mismatches, 1);
+    assert!(page_has(&bench, "audit_mismatch_total 1"));
     bench.engine.health().expect("they were counted anew");
     bench.close();
 }

@@ -78,6 +78,7 @@ impl Engine {
         if workers > crew.view(&self.shell).wanted {
             crew.want(&self.shell, workers);
         }
+        self.shell.metrics.know(&settings::names(&targets));
         self.shell.change(change, targets);
         crew.want(&self.shell, workers);
         self.shell

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::job::{JobEnd, Phases, Verdict};
 use super::live::LiveJob;
+use super::measure;
 use super::moments::What;
 use super::shell::Shell;
 use crate::admission::{JobId, PermitKey, WorkerId};
@@ -67,6 +68,7 @@ pub(super) fn ended(shell: &Shell, job: &LiveJob, seq: u64, end: &JobEnd, now: T
     let step = last_step(&end.verdict);
     let last = event(job, seq, step, now, Some(&end.phases));
     shell.lifecycle.push([last]);
+    measure::ended(shell, job, end, now);
     if !RequestLine::is_wanted() {
         return;
     }
@@ -94,6 +96,7 @@ pub(super) fn ended(shell: &Shell, job: &LiveJob, seq: u64, end: &JobEnd, now: T
 /// A slot was taken from a worker that did not come back.
 pub(super) fn reclaimed(shell: &Shell, job: JobId, permit: PermitKey, worker: Option<WorkerId>) {
     let Some(worker) = worker else {
+        measure::reclaimed(shell, shell.live_job(job).as_deref());
         return log::warn!(
             "semaphore recovery: success, slot {} of job {} is free again: no worker had begun it",
             permit.slot(),
@@ -101,6 +104,7 @@ pub(super) fn reclaimed(shell: &Shell, job: JobId, permit: PermitKey, worker: Op
         );
     };
     let job = shell.crew.job_in_hand(worker, permit);
+    measure::reclaimed(shell, job.as_deref());
     let request = job.as_ref().map(|job| &*job.request_id);
     let provider = job.as_ref().and_then(|job| job.leg().provider.clone());
     log::warn!(

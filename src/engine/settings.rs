@@ -1,6 +1,7 @@
 //! From the configuration to what the core works by.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::shell::Target;
 use crate::admission::{
@@ -36,6 +37,12 @@ pub(super) fn settings(config: &Config, targets: &[Target]) -> Settings {
             max_lost: config.watchdog.max_lost_workers,
         },
     }
+}
+
+/// The names of those who can be called, in the order of their rows; the first row is nobody's.
+pub(super) fn names(targets: &[Target]) -> Vec<Arc<str>> {
+    let names = targets.iter().filter_map(|target| target.name.clone());
+    names.collect()
 }
 
 /// The limit that an API key gives each of its sessions, by the key's name.

@@ -31,6 +31,7 @@ use super::crew::Crew;
 use super::health::Health;
 use super::job::Speaker;
 use super::live::{Leg, LiveJob};
+use super::measure;
 use super::moments::What;
 use super::permit::Permit;
 use super::ready::ReadyQueue;
@@ -43,7 +44,7 @@ use crate::admission::{
 };
 use crate::clock::{SharedClock, Time};
 use crate::providers::Provider;
-use crate::telemetry::LifecycleLog;
+use crate::telemetry::{LifecycleLog, Metrics};
 
 /// A job that may run, with the leave to.
 #[derive(Debug)]
@@ -102,6 +103,7 @@ pub(super) struct Shell {
     targets: RwLock<Arc<Vec<Target>>>,
     pub(super) alarm: Alarm,
     pub(super) lifecycle: Arc<LifecycleLog>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) sessions: Arc<SessionTable>,
     next_job: AtomicU64,
     /// What the next worker is to do wrong, on purpose.
@@ -118,6 +120,7 @@ impl Shell {
         targets: Vec<Target>,
         sessions: Arc<SessionTable>,
         lifecycle: Arc<LifecycleLog>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let (workers, max_lost) = crew;
         Shell {
@@ -132,6 +135,7 @@ impl Shell {
             targets: RwLock::new(Arc::new(targets)),
             alarm: Alarm::new(),
             lifecycle,
+            metrics,
             sessions,
             next_job: AtomicU64::new(1),
             #[cfg(test)]
@@ -361,6 +365,7 @@ impl Shell {
         let Some(job) = self.live_job(id) else {
             return;
         };
+        measure::starts(self, &job, attempt, now);
         job.go_to(stage);
         report::starts(self, &job, seq, now);
         let class = job.priority.index();

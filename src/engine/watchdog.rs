@@ -20,6 +20,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -100,19 +101,21 @@ impl Alarm {
         self.beaten.notify_all();
     }
 
-    /// Sleeps until the alarm goes off, and puts it to never. `false`: go home.
-    fn sleep(&self, clock: &SharedClock) -> bool {
+    /// Sleeps until the alarm goes off, and puts it to never; how late that was. `None`: go home.
+    fn sleep(&self, clock: &SharedClock) -> Option<Duration> {
         let mut at = self.at.lock();
         loop {
             if at.stopped {
-                return false;
+                return None;
             }
-            let left = at.time.since(clock.now());
+            let now = clock.now();
+            let left = at.time.since(now);
             match at.time {
                 Time::NEVER => self.changed.wait(&mut at),
                 _ if left.is_zero() => {
+                    let late = now.since(at.time);
                     self.put(&mut at, Time::NEVER);
-                    return true;
+                    return Some(late);
                 }
                 _ => drop(self.changed.wait_for(&mut at, left)),
             }
@@ -127,7 +130,8 @@ impl Alarm {
 
 /// The watchdog's thread.
 pub(super) fn run(shell: &Arc<Shell>) {
-    while shell.alarm.sleep(&shell.clock) {
+    while let Some(late) = shell.alarm.sleep(&shell.clock) {
+        shell.metrics.record_tick_delay(late);
         shell.step(Event::Tick, None);
         shell.alarm.beat();
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::crew::Hand;
 use super::job::{CallInfo, Phase, Verdict};
 use super::learn::{self, Ear};
+use super::measure;
 use super::parking::Parker;
 use super::report;
 use super::shell::{Ready, Shell};
@@ -68,7 +69,7 @@ fn call(shell: &Arc<Shell>, ready: &Ready) -> (Verdict, Report) {
     };
     // Kept for as long as the call lasts, whatever is reloaded meanwhile.
     let provider = Arc::clone(&shell.targets()[leg.target].provider);
-    let ear = Ear::new(shell, ready.permit.key(), ready.probe);
+    let ear = Ear::new(shell, leg, ready.permit.key(), ready.probe);
     let context = TaskContext {
         provider: &*provider,
         info: &info,
@@ -94,6 +95,7 @@ fn call(shell: &Arc<Shell>, ready: &Ready) -> (Verdict, Report) {
     job.moments.end_call(now);
     let phases = job.moments.last_call(now);
     report::call_is_over(shell, job, now, &phases);
+    measure::call_is_over(shell, job, &called, &phases, ear.has_pieces());
     match called {
         Ok(result) => {
             let mut report = learn::report(&result, &ear);

@@ -29,6 +29,7 @@
 //! wait and is allowed; so is waiting for another gateway. A thread that the function starts itself is not known to us: if
 //! the function waits for it, that is its own affair, and its deadline ends the matter for its caller.
 
+mod alerts;
 mod batch;
 mod call;
 mod check;
@@ -66,6 +67,7 @@ pub use reply::ChatHandle;
 pub use server::Server;
 pub use stream::ChatStream;
 
+use alerts::Alerts;
 use lists::Lists;
 use reload::Current;
 
@@ -86,6 +88,7 @@ pub struct Gateway {
     current: Arc<Current>,
     clock: SharedClock,
     lists: Arc<Lists>,
+    alerts: Option<Arc<Alerts>>,
     // Before the engine that it tells: its thread is gone when the engine goes.
     monitor: Arc<Monitor>,
     engine: Arc<Engine>,
@@ -114,10 +117,12 @@ impl Gateway {
         );
         let engine = Arc::new(engine.map_err(StartError::Threads)?);
         let monitor = load::watch(&config, &clock, &engine).map_err(StartError::Threads)?;
+        let alerts = Alerts::start(&config, &clock, &engine).map_err(StartError::Threads)?;
         Ok(Gateway {
             current: Arc::new(Current::new(config, providers)),
             clock,
             lists: Arc::new(lists),
+            alerts: alerts.map(Arc::new),
             monitor: Arc::new(monitor),
             engine,
             lifecycle,
@@ -308,6 +313,9 @@ impl Gateway {
         self.lists.stop();
         self.engine.stop(grace);
         self.monitor.stop();
+        if let Some(alerts) = &self.alerts {
+            alerts.stop();
+        }
         self.lifecycle.flush();
     }
 }

@@ -7,7 +7,7 @@
 //! | a provider configured as before | is the same: connections, learned limit, breaker, learned timeouts, list of models |
 //! | one with other limits, timeouts, models | keeps what was learned; its connections are made anew where calls are made otherwise |
 //! | one with another kind, address or key | starts anew |
-//! | sockets, bounds of the HTTP front, the lifecycle log | stay as they are until the next start, and the answer says so |
+//! | sockets, bounds of the HTTP front, the lifecycle log, metrics, alerts | stay as they are until the next start, and the answer says so |
 //!
 //! **All or nothing.** The new providers are made before anything is changed, and making them connects to nobody; what then
 //! follows can't fail but by the one bound that the engine looks at first. Reloads come one after the other.
@@ -19,6 +19,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, RwLock};
 
 use super::Gateway;
+use super::alerts::Alerts;
 use super::lists::Lists;
 use crate::clock::SharedClock;
 use crate::config::{Changes, Config, ConfigError, Listen};
@@ -213,6 +214,8 @@ pub(super) struct Remote {
     current: Arc<Current>,
     clock: SharedClock,
     lists: Weak<Lists>,
+    /// `None`: nobody looks for alerts.
+    alerts: Option<Weak<Alerts>>,
     monitor: Weak<Monitor>,
     engine: Weak<Engine>,
     lifecycle: Arc<LifecycleLog>,
@@ -224,6 +227,7 @@ impl Remote {
             current: Arc::clone(&gateway.current),
             clock: Arc::clone(&gateway.clock),
             lists: Arc::downgrade(&gateway.lists),
+            alerts: gateway.alerts.as_ref().map(Arc::downgrade),
             monitor: Arc::downgrade(&gateway.monitor),
             engine: Arc::downgrade(&gateway.engine),
             lifecycle: Arc::clone(&gateway.lifecycle),
@@ -231,10 +235,15 @@ impl Remote {
     }
 
     fn gateway(&self) -> Option<Gateway> {
+        let alerts = match &self.alerts {
+            Some(alerts) => Some(alerts.upgrade()?),
+            None => None,
+        };
         Some(Gateway {
             current: Arc::clone(&self.current),
             clock: Arc::clone(&self.clock),
             lists: self.lists.upgrade()?,
+            alerts,
             monitor: self.monitor.upgrade()?,
             engine: self.engine.upgrade()?,
             lifecycle: Arc::clone(&self.lifecycle),

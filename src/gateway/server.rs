@@ -61,14 +61,18 @@ pub(super) fn open_on(gateway: &Gateway, sockets: Vec<Inherited>) -> Result<Serv
 
 fn api(gateway: &Gateway, listens: &[Listen]) -> Arc<Api> {
     gateway.current.attach(|config: &Config| {
-        Api::new(
+        let api = Api::new(
             config,
             listens,
             Arc::clone(&gateway.clock),
             Arc::clone(&gateway.engine),
             Arc::clone(&gateway.lifecycle),
             Box::new(Remote::new(gateway)),
-        )
+        );
+        match &gateway.alerts {
+            Some(alerts) => api.with_alerts(Arc::clone(alerts.book())),
+            None => api,
+        }
     })
 }
 

@@ -23,6 +23,11 @@ struct Order {
 impl Api {
     /// Reads the request, finds out where it goes and until when, and stays with the client until it is answered.
     pub(super) fn completions(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
+        let taken = self.take(visit);
+        taken.inspect_err(|error| self.count_chat_refusal(error))
+    }
+
+    fn take(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
         let body = &visit.request.body;
         // Held for as long as the request is.
         let mut room = None;

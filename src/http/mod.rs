@@ -8,11 +8,13 @@
 //! This folder is the only place that knows our status codes (the door has those of framing), and that decides which
 //! errors a client should not send again.
 
+mod alerts;
 mod completions;
 mod error;
 mod guard;
 mod keys;
 mod meta;
+mod metrics;
 mod models;
 mod options;
 mod pools;
@@ -43,7 +45,7 @@ use crate::clock::{SharedClock, Time};
 use crate::config::{Config, Listen, Server};
 use crate::door::{Exchange, Handler, Head, Request, Response};
 use crate::engine::Engine;
-use crate::telemetry::LifecycleLog;
+use crate::telemetry::{AlertBook, LifecycleLog};
 
 pub use self::reload::{NotReloaded, Reloader};
 
@@ -59,6 +61,8 @@ pub struct Api {
     listens: Vec<Listen>,
     reloader: Box<dyn Reloader>,
     resends: Arc<Resends>,
+    /// `None`: nobody looks for alerts.
+    alerts: Option<Arc<AlertBook>>,
     started: Time,
     /// For how long requests are remembered.
     max_age: Duration,
@@ -89,10 +93,20 @@ impl Api {
             listens: listens.to_vec(),
             reloader,
             resends: Arc::new(resends),
+            alerts: None,
             started: clock.now(),
             max_age: config.telemetry.max_age,
             window: config.telemetry.window,
             clock,
+        }
+    }
+
+    /// The same, with alerts to show.
+    #[must_use]
+    pub fn with_alerts(self, alerts: Arc<AlertBook>) -> Self {
+        Api {
+            alerts: Some(alerts),
+            ..self
         }
     }
 
@@ -126,9 +140,10 @@ impl Handler for Api {
     fn admit(&self, head: &Head) -> Result<(), Response> {
         let terms = self.terms();
         let checked = terms.guard.check(head).and_then(|()| receive(&terms, head));
-        checked
-            .map(|_| ())
-            .map_err(|error| refusal(&error, &options::request_id(&head.headers)))
+        checked.map(|_| ()).map_err(|error| {
+            self.count_refusal(error.status);
+            refusal(&error, &options::request_id(&head.headers))
+        })
     }
 
     fn is_operation(&self, head: &Head) -> bool {
@@ -147,6 +162,7 @@ impl Handler for Api {
     }
 
     fn framing_error(&self, status: u16, message: &str, head: Option<&Head>) -> Response {
+        self.count_refusal(status);
         let id = head.map_or_else(options::new_id, |head| options::request_id(&head.headers));
         // Such a request has no line of its own in the log, as those of the engine have.
         let level = match status {

@@ -377,7 +377,7 @@ fn a_configuration_that_is_refused_changes_nothing_and_says_why() {
 fn what_cannot_change_while_it_runs_is_told_and_stays_as_it_was() {
     let server = Server::start(PROFILE);
     let other = format!(
-        "{PROFILE}server.max_body = \"1KiB\"\ntelemetry.max_events = 2000\nserver.json_depth = 8\n"
+        "{PROFILE}server.max_body = \"1KiB\"\ntelemetry.max_events = 2000\nalerts.interval = \"9s\"\nalerts.rules.box.threshold = 3\nserver.json_depth = 8\n"
     );
     for _ in 0..2 {
         let (changed, needs_restart) = reloaded(&server, &other);
@@ -385,7 +385,13 @@ fn what_cannot_change_while_it_runs_is_told_and_stays_as_it_was() {
             changed == ["server.json_depth"] || changed.is_empty(),
             "{changed:?}"
         );
-        assert_eq!(needs_restart, ["server.max_body", "telemetry.max_events"]);
+        let fixed = [
+            "alerts.interval",
+            "alerts.rules.box",
+            "server.max_body",
+            "telemetry.max_events",
+        ];
+        assert_eq!(needs_restart, fixed);
     }
     let long = "x".repeat(4096);
     assert_eq!(
@@ -397,7 +403,7 @@ fn what_cannot_change_while_it_runs_is_told_and_stays_as_it_was() {
     assert_eq!(answer.status, 400, "{:#}", answer.json());
     let line = server.wait_for_log("reloaded: ");
     assert!(
-        line.contains("needs a restart, and is as it was: server.max_body"),
+        line.contains("needs a restart, and is as it was: alerts.interval"),
         "{line}"
     );
 }

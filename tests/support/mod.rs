@@ -12,6 +12,7 @@ mod http;
 mod peer;
 mod server;
 mod tls;
+mod tools;
 mod trace;
 mod upstream;
 
@@ -25,6 +26,7 @@ pub(crate) use {
     peer::Peer,
     server::{Failure, Server},
     tls::{Authority, Identity},
+    tools::{approves, installed},
     trace::Timeline,
     upstream::{Answer, Gate, Request, Script, Then, Upstream},
 };

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::{fail, terminal};
+use super::{Source, fail, refuse, terminal};
+use crate::telemetry::{grafana_dashboard, prometheus_rules};
 
 /// What `pointsman print` takes.
 #[derive(Debug, Args)]
@@ -19,12 +20,21 @@ pub(super) struct Options {
 enum What {
     /// A unit for systemd: the service, or the socket that keeps its clients over a restart
     Systemd(systemd::Options),
+    /// Rules for Prometheus: the alerts of this configuration over its metrics
+    PrometheusRules(Source),
+    /// A dashboard for Grafana over the metrics
+    Grafana,
 }
 
 /// Prints it on standard output.
-pub(super) fn print(options: &Options) -> ExitCode {
-    let text = match &options.what {
-        What::Systemd(options) => systemd::unit(options),
+pub(super) fn print(options: Options) -> ExitCode {
+    let text = match options.what {
+        What::Systemd(options) => systemd::unit(&options),
+        What::PrometheusRules(source) => match source.load(None) {
+            Ok(config) => Ok(prometheus_rules(&config.alerts)),
+            Err(error) => return refuse(&error),
+        },
+        What::Grafana => Ok(grafana_dashboard()),
     };
     let said = text.and_then(|text| {
         terminal::say(&text).map_err(|error| format!("standard output is gone: {error}"))

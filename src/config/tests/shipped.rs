@@ -129,7 +129,11 @@ fn every_line_that_looks_like_a_knob_can_be_uncommented() {
         true => Some(format!("{:?}", authorities.path())),
         false => Some(knob.value.to_owned()),
     });
-    let environment = Environment::from_iter([("AGENT_1_KEY", "k-1")]);
+    let environment = Environment::from_iter([
+        ("AGENT_1_KEY", "k-1"),
+        ("ALERTS_URL", "http://127.0.0.1:9000/"),
+        ("ALERTS_KEY", "k-2"),
+    ]);
     let loader = Loader::new(environment);
     let config = loader.from_toml(&text, "config.toml").expect("accepted");
     assert_eq!(config.providers["mine"].models[0].name, "llama-4");
@@ -194,8 +198,15 @@ fn every_knob_refuses_a_wrong_type_and_the_shipped_file_tells_its_range() {
     assert!(ranges > 40, "only {ranges} ranges");
 }
 
-/// The comment above a knob, as one line. Knobs that follow each other without a word between them share one.
+/// The comment above a knob, as one line. Knobs that follow each other without a word between them share one. Of the rules
+/// for alerts, each of which is one line, the comment above the first says the ranges.
 fn comment_on(knob: &str) -> Option<String> {
+    let rule = knob.strip_prefix("alerts.rules.");
+    if let Some((name, _)) = rule.and_then(|rule| rule.split_once('.')) {
+        let is_there = SHIPPED.contains(&format!("\nalerts.rules.{name} = {{ "));
+        let shared = comment_on("alerts.rules.queue_depth");
+        return shared.filter(|_| is_there);
+    }
     let mut comment = String::new();
     let mut after_knob = false;
     for line in SHIPPED.lines() {
