@@ -6,6 +6,7 @@
 //! [`Phases`] are where its time went, wherever that is told. A [`Trace`] is the lifecycle log as a timeline. The
 //! [`Monitor`] looks at the box and at this process, once per interval, and tells what it sees.
 
+mod hour;
 mod journal;
 mod lifecycle;
 mod log_line;
@@ -15,6 +16,7 @@ mod quantiles;
 mod rotation;
 mod trace;
 
+pub use hour::Ends;
 pub use journal::FileStatistics;
 pub use lifecycle::{Event, LifecycleLog, Statistics, Step, Subject};
 pub use log_line::RequestLine;
