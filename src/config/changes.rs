@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Access, Adaptive, Breaker, ClientKey, Config, Engine, Gate, Learn, Limits, Log,
+    Access, Adaptive, Breaker, ClientKey, Config, Engine, Gate, Learn, Limits, Live, Log,
     OperationTimeouts, Pool, Provider, Queue, Retry, Routing, Server, Shares, Telemetry,
     Thresholds, Throttle, Timeouts, Watchdog, Weights,
 };
@@ -93,7 +93,10 @@ impl Config {
             fixed(
                 max_events, max_age, window, lifecycle_file, lifecycle_file_size, lifecycle_files, lifecycle_backlog
             )
-            apart()
+            apart(live)
+        );
+        compare!(found, "telemetry.live_", &self.telemetry.live, &to.telemetry.live, Live =>
+            live() fixed(interval, max, rows, target) apart()
         );
         compare!(found, "log.", &self.log, &to.log, Log =>
             live(level) fixed() apart()

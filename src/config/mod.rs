@@ -26,6 +26,7 @@ mod environment;
 mod error;
 mod file;
 mod limits;
+mod live;
 mod load;
 mod log;
 mod priority;
@@ -53,6 +54,7 @@ pub use engine::Engine;
 pub use environment::Environment;
 pub use error::{ConfigError, NotAccepted, Place, Problem};
 pub use limits::Limits;
+pub use live::Live;
 pub use load::{Loader, Overrides};
 pub use log::Log;
 pub use priority::Priority;
@@ -178,7 +180,7 @@ impl Config {
             throttle: root.section("throttle", |section| {
                 Throttle::read(section, profile, limits.global)
             }),
-            telemetry: root.section("telemetry", Telemetry::read),
+            telemetry: root.section("telemetry", |section| Telemetry::read(section, profile)),
             log: root.section("log", |section| Log::read(section, profile)),
             limits,
             timeouts,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::section::Section;
-use super::{HOUR, KIB, MIB, secs};
+use super::{HOUR, KIB, Live, MIB, Profile, secs};
 
 /// `[telemetry]`
 #[derive(Debug, Clone, PartialEq)]
@@ -23,10 +23,12 @@ pub struct Telemetry {
     pub lifecycle_files: usize,
     /// Events that wait to be written.
     pub lifecycle_backlog: usize,
+    /// What dashboards are sent.
+    pub live: Live,
 }
 
 impl Telemetry {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn read(section: &mut Section<'_>, profile: Profile) -> Self {
         Telemetry {
             max_events: section
                 .count("max_events", 100..=10_000_000)
@@ -49,6 +51,7 @@ impl Telemetry {
             lifecycle_backlog: section
                 .count("lifecycle_backlog", 100..=1_000_000)
                 .unwrap_or(10_000),
+            live: Live::read(section, profile),
         }
     }
 }

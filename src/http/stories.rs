@@ -21,18 +21,20 @@ impl Api {
     /// `GET /api/requests`: the caller's requests that have not ended, oldest first, and how long requests took lately.
     pub(super) fn requests(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
         let active: Vec<Value> = self.active(visit).iter().map(Active::json).collect();
+        let body = json!({ "active": active, "lately": self.lately() });
+        visit.json(200, &body)
+    }
+
+    /// How long requests took lately.
+    pub(super) fn lately(&self) -> Value {
         let phases = self.lifecycle.phases(self.clock.now());
         let phases = phases
             .iter()
             .map(|one| (one.phase.to_owned(), quantiles(one)));
-        let body = json!({
-            "active": active,
-            "lately": {
-                "window_s": seconds(self.window),
-                "phases": Value::Object(phases.collect()),
-            },
-        });
-        visit.json(200, &body)
+        json!({
+            "window_s": seconds(self.window),
+            "phases": Value::Object(phases.collect()),
+        })
     }
 
     /// `GET /api/requests/{id}`: the story of one of the caller's requests, as far as it is remembered. Clients choose ids:
@@ -83,7 +85,7 @@ impl Api {
     }
 
     /// The requests that have not ended and that the caller may see.
-    fn active(&self, visit: &Visit<'_>) -> Vec<Active> {
+    pub(super) fn active(&self, visit: &Visit<'_>) -> Vec<Active> {
         let attendance = self.resends.attendance();
         let mut jobs = self.engine.requests();
         jobs.retain(|view| visit.caller.owns(&view.owner));
@@ -270,8 +272,8 @@ impl<'a> Holders<'a> {
 }
 
 /// A request that has not ended.
-struct Active {
-    view: RequestView,
+pub(super) struct Active {
+    pub(super) view: RequestView,
     /// The request whose call it shares.
     joined: Option<Arc<str>>,
     /// How many clients wait for a call that can be joined.
@@ -281,7 +283,20 @@ struct Active {
 }
 
 impl Active {
-    fn json(&self) -> Value {
+    /// Whether it shares the call of another request.
+    pub(super) fn has_joined(&self) -> bool {
+        self.joined.is_some()
+    }
+
+    /// Whether it holds nothing: in line, or before its next try.
+    pub(super) fn is_waiting(&self) -> bool {
+        match self.view.phase {
+            Phase::Queue | Phase::BackOff => true,
+            Phase::Connect | Phase::FirstByte | Phase::Body => false,
+        }
+    }
+
+    pub(super) fn json(&self) -> Value {
         let view = &self.view;
         let state = match (&self.joined, view.phase) {
             (Some(_), _) => "JOINED",
