@@ -10,7 +10,7 @@ use super::semaphores::holding;
 use super::status::seconds;
 use super::stories::Active;
 use super::{Api, Visit};
-use crate::engine::{SlotHolding, SlotState};
+use crate::engine::{SlotHolding, SlotState, Whereabouts};
 use crate::telemetry::Ends;
 
 impl Api {
@@ -23,12 +23,12 @@ impl Api {
     /// A new picture, for all who may see what this caller may see.
     pub(super) fn overview_json(&self, visit: &Visit<'_>) -> Value {
         let rows = self.live.rows();
-        let active = self.active(visit);
+        let active = self.active_in_brief(visit);
         let (slots, abandoned, more) = self.slots(visit, &active);
         let (waiting, running): (Vec<&Active>, Vec<&Active>) =
             active.iter().partition(|active| active.is_waiting());
         let list = |all: &[&Active]| -> Vec<Value> {
-            all.iter().take(rows).map(|active| active.json()).collect()
+            all.iter().take(rows).map(|active| row(active)).collect()
         };
         let sessions = sessions(&active);
         json!({
@@ -82,6 +82,20 @@ impl Api {
         let abandoned = abandoned.into_iter().take(rows).map(slot).collect();
         (taken, abandoned, more)
     }
+}
+
+/// A request, with its place in line where it waits.
+fn row(active: &Active) -> Value {
+    let mut body = active.json();
+    body["waits"] = match active.view.whereabouts {
+        _ if active.has_joined() => Value::Null,
+        None => Value::Null,
+        Some(Whereabouts::BackingOff(left)) => json!({ "left_s": seconds(left) }),
+        Some(Whereabouts::InLine {
+            position, expected, ..
+        }) => json!({ "position": position, "expected_s": expected.map(seconds) }),
+    };
+    body
 }
 
 /// `[completed, timeout, error, cancelled, refused]`

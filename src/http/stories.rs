@@ -85,20 +85,40 @@ impl Api {
     }
 
     /// The requests that have not ended and that the caller may see.
-    pub(super) fn active(&self, visit: &Visit<'_>) -> Vec<Active> {
-        let attendance = self.resends.attendance();
-        let mut jobs = self.engine.requests();
-        jobs.retain(|view| visit.caller.owns(&view.owner));
+    fn active(&self, visit: &Visit<'_>) -> Vec<Active> {
+        let jobs = self.jobs(visit);
         let holders = Holders::among(&jobs);
         let waits: Vec<Value> = jobs.iter().map(|view| holders.waits(view)).collect();
         drop(holders);
+        self.active_among(visit, jobs.into_iter().zip(waits))
+    }
+
+    /// The same without a word on what they wait for, which is long where many wait.
+    pub(super) fn active_in_brief(&self, visit: &Visit<'_>) -> Vec<Active> {
+        let jobs = self.jobs(visit).into_iter();
+        self.active_among(visit, jobs.map(|view| (view, Value::Null)))
+    }
+
+    fn jobs(&self, visit: &Visit<'_>) -> Vec<RequestView> {
+        let mut jobs = self.engine.requests();
+        jobs.retain(|view| visit.caller.owns(&view.owner));
+        jobs
+    }
+
+    /// These jobs, each with what it waits for, and those who share their calls.
+    fn active_among(
+        &self,
+        visit: &Visit<'_>,
+        jobs: impl Iterator<Item = (RequestView, Value)>,
+    ) -> Vec<Active> {
+        let attendance = self.resends.attendance();
         let of_job = |(view, waits): (RequestView, Value)| Active {
             clients: attendance.get(&view.job).copied(),
             joined: None,
             view,
             waits,
         };
-        let mut active: Vec<Active> = jobs.into_iter().zip(waits).map(of_job).collect();
+        let mut active: Vec<Active> = jobs.map(of_job).collect();
         let now = self.clock.now();
         let joiners = self.resends.joiners();
         active.extend(joiners.iter().filter_map(|(call, ear)| {
