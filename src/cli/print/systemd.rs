@@ -80,7 +80,17 @@ pub(super) fn unit(options: &Options) -> Result<String, String> {
     Ok(text
         .replace("@program@", &quoted(&program(options))?)
         .replace("@config@", &config)
+        .replace("@url@", &url(options.listen.as_ref()))
         .replace("@stop@", &stop.to_string()))
+}
+
+/// Where `reload` finds the server, if not where the configuration says.
+fn url(listen: Option<&Listen>) -> String {
+    match listen {
+        None => String::new(),
+        Some(Listen::Unix(path)) => format!(" --url unix:{}", path.display()),
+        Some(tcp) => format!(" --url http://{tcp}"),
+    }
 }
 
 fn program(options: &Options) -> PathBuf {
