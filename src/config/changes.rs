@@ -55,7 +55,7 @@ impl Config {
     /// use pointsman::Config;
     ///
     /// let before = Config::from_toml("limits.global = 4", "before.toml")?;
-    /// let after = Config::from_toml("limits.global = 8\nserver.listen = \"127.0.0.1:9000\"", "after.toml")?;
+    /// let after = Config::from_toml("limits.global = 5\nserver.listen = \"127.0.0.1:9000\"", "after.toml")?;
     /// let changes = before.changes(&after);
     /// // The embedded provider may have as many calls in flight as there are in all.
     /// assert_eq!(changes.changed, ["limits.global", "providers.embedded.max_inflight"]);

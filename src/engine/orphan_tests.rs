@@ -9,6 +9,7 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use super::shell::{Ready, Shell};
 use super::tests::{Bench, LONG};
 use super::*;
+use crate::cancel::CancelReason;
 use crate::chat::Piece;
 use crate::providers::ProviderError;
 
@@ -58,25 +59,25 @@ fn bench() -> Bench {
 }
 
 /// A job that heeds nothing until it is released.
-fn deaf(bench: &Bench, until: Duration) -> (JobSpec, Receiver<()>, Sender<()>) {
+fn deaf(bench: &Bench) -> (JobSpec, Receiver<()>, Sender<()>) {
     let ((running, runs), (release, released)) = (unbounded(), unbounded::<()>());
     let task = FnTask(move |_: &TaskContext<'_>| -> Result<(), ProviderError> {
         let _ = running.send(());
         let _ = released.recv_timeout(LONG);
         Ok(())
     });
-    let spec = bench.spec("a", task);
-    let deadline = bench.clock.now() + until;
-    (JobSpec { deadline, ..spec }, runs, release)
+    (bench.spec("a", task), runs, release)
 }
 
 #[test]
 fn a_worker_that_does_not_come_back_is_replaced_and_its_slot_is_free_again() {
     let bench = bench();
-    let (spec, runs, release) = deaf(&bench, millis(30));
+    let (spec, runs, release) = deaf(&bench);
     let handle = bench.submit(spec);
     runs.recv_timeout(LONG).expect("it runs");
-    assert!(matches!(handle.wait().verdict, Verdict::Expired(_)));
+    handle.cancel(CancelReason::Requested);
+    let cancelled = Verdict::Cancelled(CancelReason::Requested);
+    assert_eq!(handle.wait().verdict, cancelled);
     eventually("the slot is free again", || {
         bench.engine.snapshot().core.turnover.reclaimed == 1
     });
@@ -107,10 +108,10 @@ fn a_worker_that_comes_back_in_quarantine_gives_its_slot_back_itself() {
         config.watchdog.quarantine_after = millis(20);
         config.watchdog.reclaim_after = LONG;
     });
-    let (spec, runs, release) = deaf(&bench, millis(30));
+    let (spec, runs, release) = deaf(&bench);
     let handle = bench.submit(spec);
     runs.recv_timeout(LONG).expect("it runs");
-    handle.wait();
+    handle.cancel(CancelReason::Requested);
     eventually("the worker is given up on", || {
         bench.engine.snapshot().workers.lost == 1
     });
@@ -187,7 +188,7 @@ fn checks_beside_a_thousand_hand_overs_take_nothing_from_anybody() {
         }
     });
     assert!(long.wait_timeout(Duration::ZERO).is_none(), "it still runs");
-    long.cancel(crate::cancel::CancelReason::Requested);
+    long.cancel(CancelReason::Requested);
     bench.close();
 }
 
