@@ -10,6 +10,8 @@ mod answers;
 mod clients;
 #[path = "chapters/commands.rs"]
 mod commands;
+#[path = "chapters/dashboard.rs"]
+mod dashboard;
 #[path = "chapters/deadlines.rs"]
 mod deadlines;
 #[path = "chapters/embedded.rs"]

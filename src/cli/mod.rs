@@ -9,6 +9,7 @@ mod reload;
 mod serve;
 mod service;
 mod signals;
+mod status;
 mod terminal;
 
 use std::path::PathBuf;
@@ -43,6 +44,8 @@ enum Command {
     Check(check::Options),
     /// Put load on a running server, and report what became of it
     Load(load::Options),
+    /// Show what a running server does: slots, lines, sessions, providers, requests
+    Status(status::Options),
     /// Print a file for somebody else: a unit for systemd, rules for Prometheus, a dashboard for Grafana
     Print(print::Options),
     /// Have a running server read its configuration anew, and say what is different
@@ -98,6 +101,7 @@ pub fn run() -> ExitCode {
         Some(Command::Ask(options)) => ask::ask(options),
         Some(Command::Check(options)) => check::check(options),
         Some(Command::Load(options)) => load::load(options),
+        Some(Command::Status(options)) => status::status(options),
         Some(Command::Print(options)) => print::print(options),
         Some(Command::Reload(options)) => reload::reload(options),
     }

@@ -91,7 +91,7 @@ impl Options {
 }
 
 /// Where the configured server is.
-fn configured(config: &Config) -> Result<String, String> {
+pub(super) fn configured(config: &Config) -> Result<String, String> {
     match &config.server.listen {
         Listen::Tcp(address) if address.ends_with(":0") => Err(format!(
             "the configuration listens on {address}, which is any free port: say with --url which one it is"

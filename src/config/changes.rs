@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Access, Adaptive, Alerts, Breaker, ClientKey, Config, Engine, Gate, Learn, Limits, Log,
+    Access, Adaptive, Alerts, Breaker, ClientKey, Config, Engine, Gate, Learn, Limits, Live, Log,
     OperationTimeouts, Pool, Provider, Queue, Retry, Routing, Server, Shares, Telemetry,
     Thresholds, Throttle, Timeouts, Watchdog, Weights,
 };
@@ -94,7 +94,10 @@ impl Config {
                 max_events, max_age, metrics, metric_models, window, lifecycle_file, lifecycle_file_size,
                 lifecycle_files, lifecycle_backlog
             )
-            apart()
+            apart(live)
+        );
+        compare!(found, "telemetry.live_", &self.telemetry.live, &to.telemetry.live, Live =>
+            live() fixed(interval, max, rows, target) apart()
         );
         of_alerts(found, &self.alerts, &to.alerts);
         compare!(found, "log.", &self.log, &to.log, Log =>

@@ -27,6 +27,7 @@ mod environment;
 mod error;
 mod file;
 mod limits;
+mod live;
 mod load;
 mod log;
 mod priority;
@@ -55,6 +56,7 @@ pub use engine::Engine;
 pub use environment::Environment;
 pub use error::{ConfigError, NotAccepted, Place, Problem};
 pub use limits::Limits;
+pub use live::Live;
 pub use load::{Loader, Overrides};
 pub use log::Log;
 pub use priority::Priority;
@@ -169,7 +171,7 @@ impl Config {
             let access = Access::read(section, environment);
             (Server::read(section, profile, &access), access)
         });
-        let telemetry = root.section("telemetry", Telemetry::read);
+        let telemetry = root.section("telemetry", |section| Telemetry::read(section, profile));
         let alerts = root.section("alerts", |section| {
             Alerts::read(section, profile, telemetry.metrics, environment)
         });

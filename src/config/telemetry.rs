@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::section::Section;
-use super::{HOUR, KIB, MIB, secs};
+use super::{HOUR, KIB, Live, MIB, Profile, secs};
 
 /// `[telemetry]`
 #[derive(Debug, Clone, PartialEq)]
@@ -27,10 +27,12 @@ pub struct Telemetry {
     pub metrics: bool,
     /// Models whose tokens are counted apart.
     pub metric_models: usize,
+    /// What dashboards are sent.
+    pub live: Live,
 }
 
 impl Telemetry {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn read(section: &mut Section<'_>, profile: Profile) -> Self {
         Telemetry {
             max_events: section
                 .count("max_events", 100..=10_000_000)
@@ -55,6 +57,7 @@ impl Telemetry {
                 .unwrap_or(10_000),
             metrics: section.flag("metrics").unwrap_or(true),
             metric_models: section.count("metric_models", 1..=10_000).unwrap_or(100),
+            live: Live::read(section, profile),
         }
     }
 }

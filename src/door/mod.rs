@@ -108,6 +108,9 @@ pub trait Handler: fmt::Debug + Send + Sync {
     /// 500, with half an answer a broken stream.
     fn handle(&self, request: Request, exchange: &Exchange);
 
+    /// No further request is taken ([`Door::quiesce`]): an answer that has no end of its own comes to one now. Must not block.
+    fn quiet(&self) {}
+
     /// Every connection is about to be shut: a handler that stays after its client has left, for whatever it still has to
     /// do, comes back now. Must not block.
     fn let_go(&self) {}
@@ -281,6 +284,7 @@ impl Door {
     /// the handler can tell newcomers what is going on.
     pub fn quiesce(&self) {
         self.shared.set_quiet();
+        self.shared.guarded(|| self.shared.handler.quiet());
         self.shared.parking.look();
     }
 

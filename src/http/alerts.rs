@@ -29,6 +29,12 @@ impl Api {
         visit.json(200, &body)
     }
 
+    /// Those that are active; `None` where nobody looks for any.
+    pub(super) fn active_alerts(&self) -> Option<Vec<Value>> {
+        let book = self.alerts.as_ref()?;
+        Some(book.active().iter().map(Alert::json).collect())
+    }
+
     /// `POST /api/alerts/{id}/acknowledge`: somebody looks after it. With keys configured, for an admin's.
     pub(super) fn acknowledge_alert(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
         if !visit.caller.is_admin() {

@@ -122,6 +122,12 @@ impl ApiError {
         ApiError::new(403, Fault::Caller, "forbidden", message).never()
     }
 
+    /// As many dashboards are open as may be.
+    pub(super) fn too_many_watchers(max: usize) -> Self {
+        let message = format!("{max} dashboards are open, as many as may be (telemetry.live_max)");
+        ApiError::new(503, Fault::Gateway, "over_capacity", message).after(SOON)
+    }
+
     /// The configuration was not reloaded, and nothing has changed.
     pub(super) fn not_reloaded(why: NotReloaded) -> Self {
         let message = why.to_string();

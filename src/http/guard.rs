@@ -49,10 +49,12 @@ impl Guard {
             )));
         }
         match head.headers.get("Origin") {
-            Some(origin) if !self.is_welcome(origin) => Err(ApiError::forbidden(format!(
-                "the origin {:?} may not use this gateway (server.allowed_origins)",
-                shown(origin)
-            ))),
+            Some(origin) if !self.is_welcome(origin, head.headers.get("Host")) => {
+                Err(ApiError::forbidden(format!(
+                    "the origin {:?} may not use this gateway (server.allowed_origins)",
+                    shown(origin)
+                )))
+            }
             _ => Ok(()),
         }
     }
@@ -64,10 +66,13 @@ impl Guard {
             || (self.any_address && name.parse::<IpAddr>().is_ok())
     }
 
-    fn is_welcome(&self, origin: &str) -> bool {
-        let host = origin.split_once("://").map(|(_, host)| host);
+    /// Whether a page from there may ask. One that came from the very host that it asks is ours: we served it.
+    fn is_welcome(&self, origin: &str, host: Option<&str>) -> bool {
+        let from = origin.split_once("://").map(|(_, from)| from);
         let mut allowed = self.origins.iter();
-        host.is_some_and(is_loopback) || allowed.any(|known| known.eq_ignore_ascii_case(origin))
+        let is_ours = |from: &str| host.is_some_and(|host| host.eq_ignore_ascii_case(from));
+        from.is_some_and(|from| is_loopback(from) || is_ours(from))
+            || allowed.any(|known| known.eq_ignore_ascii_case(origin))
     }
 }
 
@@ -184,7 +189,7 @@ mod tests {
             "https://dash.example",
             "HTTPS://Dash.example",
         ] {
-            assert!(guard.is_welcome(origin), "{origin}");
+            assert!(guard.is_welcome(origin, None), "{origin}");
         }
         for origin in [
             "http://dash.example",
@@ -194,7 +199,23 @@ mod tests {
             "null",
             "",
         ] {
-            assert!(!guard.is_welcome(origin), "{origin}");
+            assert!(!guard.is_welcome(origin, None), "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_page_may_ask_the_host_that_it_came_from() {
+        let guard = guard("box.lan:8787", &[], &[]);
+        let asks = |origin, host| guard.is_welcome(origin, Some(host));
+        assert!(asks("http://box.lan:8787", "box.lan:8787"));
+        assert!(asks("http://Box.LAN:8787", "box.lan:8787"));
+        for origin in [
+            "http://box.lan:1",
+            "http://box.lan",
+            "http://evil.example",
+            "null",
+        ] {
+            assert!(!asks(origin, "box.lan:8787"), "{origin}");
         }
     }
 }

@@ -10,13 +10,16 @@
 
 mod alerts;
 mod completions;
+mod dashboard;
 mod error;
 mod guard;
 mod keys;
+mod live;
 mod meta;
 mod metrics;
 mod models;
 mod options;
+mod overview;
 mod pools;
 mod reload;
 mod resend;
@@ -38,6 +41,7 @@ use serde_json::{Value, json};
 
 use self::error::ApiError;
 use self::keys::Caller;
+use self::live::Live;
 use self::resend::Resends;
 use self::routes::Route;
 use self::terms::Terms;
@@ -63,6 +67,7 @@ pub struct Api {
     resends: Arc<Resends>,
     /// `None`: nobody looks for alerts.
     alerts: Option<Arc<AlertBook>>,
+    live: Live,
     started: Time,
     /// For how long requests are remembered.
     max_age: Duration,
@@ -94,6 +99,7 @@ impl Api {
             reloader,
             resends: Arc::new(resends),
             alerts: None,
+            live: Live::new(config.telemetry.live),
             started: clock.now(),
             max_age: config.telemetry.max_age,
             window: config.telemetry.window,
@@ -147,7 +153,10 @@ impl Handler for Api {
     }
 
     fn is_operation(&self, head: &Head) -> bool {
-        routes::find(&head.method, &head.path).is_ok_and(|(route, _)| route.operation)
+        // Streams keep their places: some are left for those who only ask.
+        let lent = || self.live.watchers() < self.server.operation_connections / 2;
+        routes::find(&head.method, &head.path)
+            .is_ok_and(|(route, _)| route.operation && (!route.is_live() || lent()))
     }
 
     fn handle(&self, request: Request, exchange: &Exchange) {
@@ -155,6 +164,10 @@ impl Handler for Api {
         if let Err(error) = self.serve(&request, exchange, &id) {
             send(exchange, &id, refusal(&error, &id));
         }
+    }
+
+    fn quiet(&self) {
+        self.live.close();
     }
 
     fn let_go(&self) {

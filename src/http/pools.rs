@@ -14,7 +14,12 @@ const ENOUGH: u64 = 10;
 impl Api {
     /// `GET /api/connection-pool/status`: what there is, and what has become of it since the counts were reset.
     pub(super) fn pool_status(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
-        visit.json(200, &json!({ "providers": self.by_pool(status) }))
+        visit.json(200, &json!({ "providers": self.pools_json() }))
+    }
+
+    /// The same, by the names of the providers.
+    pub(super) fn pools_json(&self) -> Value {
+        self.by_pool(status)
     }
 
     /// `GET /api/connection-pool/health`: what stands out in that, with what may be done about it.

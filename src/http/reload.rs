@@ -55,5 +55,6 @@ impl Api {
     pub fn serve_by(&self, config: &Config) {
         let terms = Terms::new(config, &self.listens);
         *self.terms.write() = Arc::new(terms);
+        self.live.look_again();
     }
 }

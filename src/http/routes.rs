@@ -20,9 +20,15 @@ pub(super) struct Route {
 }
 
 impl Route {
-    /// Whether it needs no key: it tells a supervisor or a load balancer how the gateway is, and nothing else.
+    /// Whether it needs no key: it tells a supervisor or a load balancer how the gateway is, and nothing
+    /// else, or is a file of the dashboard, which holds nothing.
     pub(super) fn is_open(&self) -> bool {
         OPEN.contains(&self.path)
+    }
+
+    /// Whether its answer goes on for as long as somebody looks.
+    pub(super) fn is_live(&self) -> bool {
+        self.path == LIVE
     }
 }
 
@@ -112,10 +118,27 @@ pub(super) const ROUTES: &[Route] = &[
         true,
         Api::throttle_force,
     ),
+    route(Method::Get, "/", true, Api::page),
+    route(Method::Get, "/dashboard.css", true, Api::page_style),
+    route(Method::Get, "/dashboard.js", true, Api::page_script),
+    route(Method::Get, "/dashboard.svg", true, Api::page_signal),
+    route(Method::Get, "/api/overview", true, Api::overview),
+    route(Method::Get, LIVE, true, Api::live),
 ];
 
 /// Paths of the routes that need no key.
-const OPEN: &[&str] = &["/healthz", "/health", "/readyz"];
+const OPEN: &[&str] = &[
+    "/healthz",
+    "/health",
+    "/readyz",
+    "/",
+    "/dashboard.css",
+    "/dashboard.js",
+    "/dashboard.svg",
+];
+
+/// The path of the stream for dashboards.
+const LIVE: &str = "/api/live";
 
 /// Routes of the OpenAI and Anthropic wires that we know and don't serve.
 const UNSUPPORTED: &[&str] = &[
@@ -198,12 +221,21 @@ mod tests {
     }
 
     #[test]
-    fn health_alone_is_told_without_a_key() {
+    fn health_and_the_empty_dashboard_alone_are_told_without_a_key() {
         let open = ROUTES.iter().filter(|route| route.is_open());
         let open: Vec<String> = open
             .map(|route| format!("{} {}", route.method, route.path))
             .collect();
-        assert_eq!(open, ["GET /healthz", "GET /health", "GET /readyz"]);
+        let expected = [
+            "GET /healthz",
+            "GET /health",
+            "GET /readyz",
+            "GET /",
+            "GET /dashboard.css",
+            "GET /dashboard.js",
+            "GET /dashboard.svg",
+        ];
+        assert_eq!(open, expected);
     }
 
     #[test]

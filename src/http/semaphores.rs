@@ -43,7 +43,7 @@ impl Api {
         visit.json(200, &self.check_json(&self.engine.check_health()))
     }
 
-    fn check_json(&self, check: &HealthCheck) -> Value {
+    pub(super) fn check_json(&self, check: &HealthCheck) -> Value {
         json!({
             "status": check.end.word(),
             "message": check.to_string(),
@@ -78,7 +78,7 @@ fn semaphore(view: &SemaphoreView) -> Value {
     })
 }
 
-fn holding(holding: &SlotHolding, shown: bool) -> Value {
+pub(super) fn holding(holding: &SlotHolding, shown: bool) -> Value {
     let slot = &holding.slot;
     let holder = holding.holder.as_ref().filter(|_| shown);
     let session = holder.and_then(|(_, owner)| Owner::session(owner));

@@ -41,10 +41,14 @@ impl Api {
 
     /// `GET /api/status`: slots, lines, sessions, providers, threads.
     pub(super) fn status(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
+        visit.json(200, &self.status_json(visit))
+    }
+
+    pub(super) fn status_json(&self, visit: &Visit<'_>) -> Value {
         let snapshot = self.engine.snapshot();
         let statistics = self.lifecycle.statistics();
         let (core, crew) = (&snapshot.core, &snapshot.workers);
-        let body = json!({
+        json!({
             "version": env!("CARGO_PKG_VERSION"),
             "profile": visit.terms.profile.to_string(),
             "uptime_s": seconds(self.clock.now().since(self.started)),
@@ -89,8 +93,7 @@ impl Api {
                 "forgotten": statistics.forgotten,
                 "file": self.lifecycle.file(),
             },
-        });
-        visit.json(200, &body)
+        })
     }
 }
 

@@ -21,18 +21,20 @@ impl Api {
     /// `GET /api/requests`: the caller's requests that have not ended, oldest first, and how long requests took lately.
     pub(super) fn requests(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
         let active: Vec<Value> = self.active(visit).iter().map(Active::json).collect();
+        let body = json!({ "active": active, "lately": self.lately() });
+        visit.json(200, &body)
+    }
+
+    /// How long requests took lately.
+    pub(super) fn lately(&self) -> Value {
         let phases = self.lifecycle.phases(self.clock.now());
         let phases = phases
             .iter()
             .map(|one| (one.phase.to_owned(), quantiles(one)));
-        let body = json!({
-            "active": active,
-            "lately": {
-                "window_s": seconds(self.window),
-                "phases": Value::Object(phases.collect()),
-            },
-        });
-        visit.json(200, &body)
+        json!({
+            "window_s": seconds(self.window),
+            "phases": Value::Object(phases.collect()),
+        })
     }
 
     /// `GET /api/requests/{id}`: the story of one of the caller's requests, as far as it is remembered. Clients choose ids:
@@ -84,19 +86,39 @@ impl Api {
 
     /// The requests that have not ended and that the caller may see.
     fn active(&self, visit: &Visit<'_>) -> Vec<Active> {
-        let attendance = self.resends.attendance();
-        let mut jobs = self.engine.requests();
-        jobs.retain(|view| visit.caller.owns(&view.owner));
+        let jobs = self.jobs(visit);
         let holders = Holders::among(&jobs);
         let waits: Vec<Value> = jobs.iter().map(|view| holders.waits(view)).collect();
         drop(holders);
+        self.active_among(visit, jobs.into_iter().zip(waits))
+    }
+
+    /// The same without a word on what they wait for, which is long where many wait.
+    pub(super) fn active_in_brief(&self, visit: &Visit<'_>) -> Vec<Active> {
+        let jobs = self.jobs(visit).into_iter();
+        self.active_among(visit, jobs.map(|view| (view, Value::Null)))
+    }
+
+    fn jobs(&self, visit: &Visit<'_>) -> Vec<RequestView> {
+        let mut jobs = self.engine.requests();
+        jobs.retain(|view| visit.caller.owns(&view.owner));
+        jobs
+    }
+
+    /// These jobs, each with what it waits for, and those who share their calls.
+    fn active_among(
+        &self,
+        visit: &Visit<'_>,
+        jobs: impl Iterator<Item = (RequestView, Value)>,
+    ) -> Vec<Active> {
+        let attendance = self.resends.attendance();
         let of_job = |(view, waits): (RequestView, Value)| Active {
             clients: attendance.get(&view.job).copied(),
             joined: None,
             view,
             waits,
         };
-        let mut active: Vec<Active> = jobs.into_iter().zip(waits).map(of_job).collect();
+        let mut active: Vec<Active> = jobs.map(of_job).collect();
         let now = self.clock.now();
         let joiners = self.resends.joiners();
         active.extend(joiners.iter().filter_map(|(call, ear)| {
@@ -270,8 +292,8 @@ impl<'a> Holders<'a> {
 }
 
 /// A request that has not ended.
-struct Active {
-    view: RequestView,
+pub(super) struct Active {
+    pub(super) view: RequestView,
     /// The request whose call it shares.
     joined: Option<Arc<str>>,
     /// How many clients wait for a call that can be joined.
@@ -281,7 +303,20 @@ struct Active {
 }
 
 impl Active {
-    fn json(&self) -> Value {
+    /// Whether it shares the call of another request.
+    pub(super) fn has_joined(&self) -> bool {
+        self.joined.is_some()
+    }
+
+    /// Whether it holds nothing: in line, or before its next try.
+    pub(super) fn is_waiting(&self) -> bool {
+        match self.view.phase {
+            Phase::Queue | Phase::BackOff => true,
+            Phase::Connect | Phase::FirstByte | Phase::Body => false,
+        }
+    }
+
+    pub(super) fn json(&self) -> Value {
         let view = &self.view;
         let state = match (&self.joined, view.phase) {
             (Some(_), _) => "JOINED",

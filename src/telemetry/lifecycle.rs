@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::hour::{Ends, Hour};
 use crate::clock::{SharedClock, Time};
 use crate::config::Telemetry;
 use crate::telemetry::Phases;
@@ -258,6 +259,7 @@ impl LifecycleLog {
         for (event, places) in events.into_iter().zip(&mut forgotten) {
             let horizon = event.at - self.max_age;
             ring.statistics.count(event.step);
+            ring.hour.count(event.step, event.at);
             ring.events.push_back(event);
             places.fill_with(|| ring.evict(self.max_events, horizon));
         }
@@ -286,6 +288,11 @@ impl LifecycleLog {
         self.ring.lock().statistics
     }
 
+    /// How requests ended in each of the last sixty minutes, the oldest first; forgotten events count on.
+    pub fn hour(&self, now: Time) -> [Ends; 60] {
+        self.ring.lock().hour.view(now)
+    }
+
     fn select(&self, now: Time, wanted: impl Fn(&Event) -> bool) -> Vec<Event> {
         let horizon = now - self.max_age;
         let wanted = |event: &&Event| event.at >= horizon && wanted(event);
@@ -309,6 +316,7 @@ struct Ring {
     /// Oldest first. The first has the number `statistics.forgotten`, the next one to come `statistics.recorded`.
     events: VecDeque<Event>,
     statistics: Statistics,
+    hour: Hour,
 }
 
 impl Ring {

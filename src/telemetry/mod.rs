@@ -9,6 +9,7 @@
 
 mod alerts;
 mod grafana;
+mod hour;
 mod journal;
 mod lifecycle;
 mod log_line;
@@ -23,6 +24,7 @@ pub use alerts::{
     Alert, AlertBook, Change, PoolUse, Sample, Told, Transition, Watch, prometheus_rules,
 };
 pub use grafana::grafana_dashboard;
+pub use hour::Ends;
 pub use journal::FileStatistics;
 pub use lifecycle::{Event, LifecycleLog, Statistics, Step, Subject};
 pub use log_line::RequestLine;

@@ -88,7 +88,7 @@ fn wait_for_active(server: &Server, upstream: &Upstream, count: usize) {
 }
 
 #[test]
-fn every_route_but_health_needs_a_key() {
+fn every_route_but_health_and_the_empty_dashboard_needs_a_key() {
     let server = offline();
     for (method, path) in [
         ("POST", "/v1/chat/completions"),
@@ -100,7 +100,9 @@ fn every_route_but_health_needs_a_key() {
         ("POST", "/api/semaphores/check"),
         ("GET", "/api/requests/x"),
         ("DELETE", "/api/requests/x"),
-        ("GET", "/"),
+        ("GET", "/api/overview"),
+        ("GET", "/api/live"),
+        ("POST", "/"),
         ("GET", "/nowhere"),
         ("POST", "/healthz"),
     ] {
@@ -120,7 +122,7 @@ fn every_route_but_health_needs_a_key() {
             assert_eq!(answer.header("x-should-retry"), Some("false"));
         }
     }
-    for path in ["/healthz", "/health", "/readyz"] {
+    for path in ["/healthz", "/health", "/readyz", "/"] {
         assert_eq!(server.client().get(path).status, 200, "{path}");
     }
     assert_eq!(call(&server, TWO, "GET", "/nowhere").status, 404);

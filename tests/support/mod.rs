@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "a chapter takes what it needs")]
 
 mod ask;
+mod browser;
 mod client;
 mod errand;
 pub(crate) mod figures;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 #[allow(unused_imports, reason = "a chapter takes what it needs")]
 pub(crate) use {
     ask::{Ask, code, text},
+    browser::Browser,
     client::{Broken, Client, Event, Response, Stream},
     errand::{Done, Errand},
     peer::Peer,
