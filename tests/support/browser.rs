@@ -59,19 +59,25 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Starts it. `None`, said aloud, where none is installed: then `what` is not tested.
-    ///
-    /// # Panics
-    /// When it is installed and does not start.
+    /// Starts it. `None`, said aloud, where none is installed, or the box lets none run: then `what` is not tested.
     pub(crate) fn start(what: &str) -> Option<Browser> {
-        let Some(program) = installed() else {
-            // Past the capture of tests' output: a test that was skipped must not look like one that passed.
-            let line = format!("SKIPPED: {what}: no Chromium is installed\n");
-            let _ = std::io::stderr().write_all(line.as_bytes());
-            return None;
+        let browser = match installed() {
+            None => Err("no Chromium is installed".to_owned()),
+            Some(program) => Browser::run(&program),
         };
+        let why = match browser {
+            Ok(browser) => return Some(browser),
+            Err(why) => why,
+        };
+        // Past the capture of tests' output: a test that was skipped must not look like one that passed.
+        let line = format!("SKIPPED: {what}: {why}\n");
+        let _ = std::io::stderr().write_all(line.as_bytes());
+        None
+    }
+
+    fn run(program: &Path) -> Result<Browser, String> {
         let profile = tempfile::tempdir().expect("a directory");
-        let mut child = command(&program, profile.path())
+        let mut child = command(program, profile.path())
             .spawn()
             .expect("a shell starts");
         let stdout = child.stdout.take().expect("it is piped");
@@ -86,6 +92,10 @@ impl Browser {
             session: String::new(),
             _profile: profile,
         };
+        let does_not_run = |why| format!("Chromium is installed and does not run here: {why}");
+        browser
+            .try_call("Browser.getVersion", json!({}))
+            .map_err(does_not_run)?;
         let page = browser.call("Target.createTarget", json!({ "url": "about:blank" }));
         let attach = json!({ "targetId": page["targetId"], "flatten": true });
         let session = browser.call("Target.attachToTarget", attach);
@@ -93,7 +103,7 @@ impl Browser {
             .as_str()
             .expect("a session")
             .clone_into(&mut browser.session);
-        Some(browser)
+        Ok(browser)
     }
 
     /// Goes to a page; does not wait for it.
@@ -137,6 +147,11 @@ impl Browser {
     }
 
     fn call(&mut self, method: &str, params: Value) -> Value {
+        let answer = self.try_call(method, params);
+        answer.unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn try_call(&mut self, method: &str, params: Value) -> Result<Value, String> {
         self.sent += 1;
         let mut message = json!({ "id": self.sent, "method": method, "params": params });
         if !self.session.is_empty() {
@@ -145,16 +160,18 @@ impl Browser {
         let commands = self.commands.as_mut().expect("it is open until the end");
         let sent = commands.write_all(format!("{message}\0").as_bytes());
         sent.and_then(|()| commands.flush())
-            .expect("the browser listens");
+            .map_err(|why| format!("{method} can't be said: {why}"))?;
         let until = Instant::now() + PATIENCE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let said = self.said.recv_timeout(left);
-            let said = said.unwrap_or_else(|why| panic!("no answer to {method}: {why}"));
+            let said = said.map_err(|why| format!("no answer to {method}: {why}"))?;
             // The others are events.
             if said["id"] == self.sent {
-                assert!(said["error"].is_null(), "{method}: {said:#}");
-                return said["result"].clone();
+                return match said["error"].is_null() {
+                    true => Ok(said["result"].clone()),
+                    false => Err(format!("{method}: {said:#}")),
+                };
             }
         }
     }
