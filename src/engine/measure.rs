@@ -55,15 +55,10 @@ pub(super) fn call_is_over(
     let metrics = &shell.metrics;
     let provider = job.leg().target;
     let (connected, began) = job.moments.reached();
-    let body = phases
-        .upstream
-        .saturating_sub(phases.connect)
-        .saturating_sub(phases.first_byte);
     metrics.record_call(&CallTimes {
         provider,
         connect: connected.then_some(phases.connect),
         first_byte: began.then_some(phases.first_byte),
-        body: began.then_some(body),
     });
     match called {
         Ok(Ok(())) if answered => metrics.record_response(provider, Some(200)),
@@ -139,7 +134,7 @@ pub(super) fn ended(shell: &Shell, job: &LiveJob, end: &JobEnd, now: Time) {
         class,
         provider,
         end: last_step(&end.verdict),
-        total,
+        phases: end.phases,
     });
     if let Verdict::Refused(refusal) = &end.verdict {
         metrics.record_rejection(Some(class), rejection(refusal.reason));

@@ -174,7 +174,7 @@ fn answers_are_counted_and_timed_and_their_tokens_too() {
         ),
         ("first_byte_seconds_count", vec!["provider=mine"], 3.0),
         ("phase_seconds_count", vec!["phase=queue"], 3.0),
-        ("phase_seconds_count", vec!["phase=body"], 3.0),
+        ("phase_seconds_count", vec!["phase=upstream"], 3.0),
         ("phase_seconds_count", vec!["phase=total"], 3.0),
         (
             "queue_wait_seconds_count",

@@ -81,6 +81,18 @@ fn cut(nanos: u64) -> u64 {
     nanos / 100_000
 }
 
+/// What the metrics say of all requests so far.
+fn measured(rig: &Rig) -> Figures {
+    let page = rig.server.client().get("/metrics").body;
+    let page = String::from_utf8(page).expect("text");
+    FIGURES.map(|name| {
+        let series = format!("pointsman_phase_seconds_sum{{phase=\"{name}\"}} ");
+        let sum = page.lines().find_map(|line| line.strip_prefix(&series));
+        let sum = sum.and_then(|sum| sum.parse().ok());
+        sum.unwrap_or_else(|| panic!("no {series} in {page}"))
+    })
+}
+
 /// Sees that log, story and timeline have the same figures as `figures`.
 fn is_told_everywhere(rig: &Rig, id: &str, figures: Figures) {
     adds_up(figures);
@@ -151,6 +163,9 @@ fn waits_backs_off_and_is_answered(
         "the body",
     );
     is_told_everywhere(&rig, "waiter", figures);
+    let holder = told(&rig.story("holder")["phases"]);
+    let both: Figures = std::array::from_fn(|index| holder[index] + figures[index]);
+    same(measured(&rig), both, "the metrics of both requests");
     let steps = rig.story("waiter")["steps"].clone();
     let steps = steps.as_array().expect("a list").iter();
     let steps: Vec<&str> = steps.filter_map(|step| step["step"].as_str()).collect();

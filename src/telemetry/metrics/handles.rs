@@ -238,7 +238,7 @@ impl Times {
             ),
             phases: make.histograms(
                 "phase_seconds",
-                "Where the time of requests goes.",
+                "Where the time of requests went, in the figures of Server-Timing; a request counts for the phases that it had.",
                 DURATIONS,
                 [("phase", PHASES)],
             ),

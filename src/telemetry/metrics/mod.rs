@@ -32,7 +32,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 
 use self::handles::Handles;
 use crate::config::{Priority, Telemetry};
-use crate::telemetry::Step;
+use crate::telemetry::{Figure, Phases, Step};
 
 pub use page::{CONTENT_TYPE, Page, Row};
 pub use tokens::TokensUsed;
@@ -73,8 +73,8 @@ pub struct Ended {
     pub provider: usize,
     /// How: a step that [is an end](Step::is_end).
     pub end: Step,
-    /// From its receipt until then.
-    pub total: Duration,
+    /// Where its time went.
+    pub phases: Phases,
 }
 
 /// Where the time of a call went.
@@ -86,8 +86,6 @@ pub struct CallTimes {
     pub connect: Option<Duration>,
     /// From then to the first byte; `None` if there was none.
     pub first_byte: Option<Duration>,
-    /// From then to the last byte; `None` if there was no first one.
-    pub body: Option<Duration>,
 }
 
 impl Metrics {
@@ -158,8 +156,16 @@ impl Metrics {
         if let Some(outcome) = words::place_of_end(ended.end) {
             count(handles.requests.ended.at([class, provider, outcome]));
         }
-        observe(handles.times.request.at([class, provider]), ended.total);
-        observe(handles.times.phases.at([PHASE_TOTAL]), ended.total);
+        let total = ended.phases.total;
+        observe(handles.times.request.at([class, provider]), total);
+        // The figures that header, log and pages show; a phase that the request did not have is not counted for it.
+        for (place, (_, figure)) in ended.phases.figures().into_iter().enumerate() {
+            if let Some(histogram) = handles.times.phases.at([place])
+                && figure != Figure::of(Duration::ZERO)
+            {
+                histogram.observe(figure.seconds());
+            }
+        }
     }
 
     /// A request was turned away; `class` where that is known.
@@ -196,7 +202,6 @@ impl Metrics {
         };
         let at = [class.index(), provider, end.index()];
         observe(handles.times.queue_wait.at(at), waited);
-        observe(handles.times.phases.at([PHASE_QUEUE]), waited);
     }
 
     /// A call is over.
@@ -206,18 +211,12 @@ impl Metrics {
         };
         let at = [call.provider];
         let parts = [
-            (PHASE_CONNECT, call.connect, handles.times.pool_wait.at(at)),
-            (
-                PHASE_FIRST_BYTE,
-                call.first_byte,
-                handles.times.first_byte.at(at),
-            ),
-            (PHASE_BODY, call.body, None),
+            (call.connect, handles.times.pool_wait.at(at)),
+            (call.first_byte, handles.times.first_byte.at(at)),
         ];
-        for (phase, took, of_provider) in parts {
+        for (took, histogram) in parts {
             if let Some(took) = took {
-                observe(handles.times.phases.at([phase]), took);
-                observe(of_provider, took);
+                observe(histogram, took);
             }
         }
     }
@@ -355,13 +354,6 @@ fn rows(providers: &[Arc<str>]) -> Vec<Arc<str>> {
     let none = [Arc::from(NONE)];
     none.into_iter().chain(providers.iter().cloned()).collect()
 }
-
-// Places of words::PHASES.
-const PHASE_QUEUE: usize = 0;
-const PHASE_CONNECT: usize = 1;
-const PHASE_FIRST_BYTE: usize = 2;
-const PHASE_BODY: usize = 3;
-const PHASE_TOTAL: usize = 4;
 
 fn count(counter: Option<&prometheus::IntCounter>) {
     if let Some(counter) = counter {

@@ -1,7 +1,7 @@
 //! The words that labels may be: closed sets, so that no client can make a page of metrics grow.
 
 use crate::config::Priority;
-use crate::telemetry::Step;
+use crate::telemetry::{Phases, Step};
 
 /// Classes as labels have them, most urgent first.
 pub(super) const CLASSES: &[&str] = &["high", "medium", "low"];
@@ -10,7 +10,7 @@ pub(super) const CLASSES_OR_NONE: &[&str] = &["high", "medium", "low", "none"];
 /// How requests end.
 pub(super) const OUTCOMES: &[&str] = &["completed", "timeout", "error", "cancelled", "refused"];
 /// Where the time of a request goes.
-pub(super) const PHASES: &[&str] = &["queue", "connect", "first_byte", "body", "total"];
+pub(super) const PHASES: &[&str] = &Phases::NAMES;
 /// Why a call was made again.
 pub(super) const TROUBLES: &[&str] = &[
     "connect",
