@@ -56,6 +56,19 @@ impl Phases {
         self.total.saturating_sub(parts)
     }
 
+    /// As they are, in the order of [the names](Phases::NAMES).
+    pub fn lengths(&self) -> [Duration; 7] {
+        [
+            self.queue,
+            self.backoff,
+            self.connect,
+            self.first_byte,
+            self.upstream,
+            self.rest(),
+            self.total,
+        ]
+    }
+
     /// As they are shown, each under its name. The rest is what is left of the figures, so that they add up to the last
     /// digit.
     pub fn figures(&self) -> [(&'static str, Figure); 7] {

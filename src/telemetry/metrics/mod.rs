@@ -32,7 +32,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 
 use self::handles::Handles;
 use crate::config::{Priority, Telemetry};
-use crate::telemetry::{Figure, Phases, Step};
+use crate::telemetry::{Phases, Step};
 
 pub use page::{CONTENT_TYPE, Page, Row};
 pub use tokens::TokensUsed;
@@ -159,9 +159,11 @@ impl Metrics {
         let total = ended.phases.total;
         observe(handles.times.request.at([class, provider]), total);
         // The figures that header, log and pages show; a phase that the request did not have is not counted for it.
-        for (place, (_, figure)) in ended.phases.figures().into_iter().enumerate() {
+        let figures = ended.phases.figures().map(|(_, figure)| figure);
+        let lengths = ended.phases.lengths();
+        for (place, (length, figure)) in lengths.into_iter().zip(figures).enumerate() {
             if let Some(histogram) = handles.times.phases.at([place])
-                && figure != Figure::of(Duration::ZERO)
+                && !length.is_zero()
             {
                 histogram.observe(figure.seconds());
             }
