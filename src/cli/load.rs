@@ -7,11 +7,12 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::server::{Server, Unknown, Which};
 use super::signals::{INTERRUPTED, cancelled_by_signal};
 use super::terminal::say;
-use super::{Source, fail, refuse};
+use super::{fail, refuse};
 use crate::clock::SystemClock;
-use crate::config::{Config, Listen, Priority};
+use crate::config::Priority;
 use crate::loadtest::{Extent, Form, Outcome, Plan, Progress, Report, run};
 
 /// How many requests there are when nothing is said.
@@ -21,7 +22,7 @@ const REQUESTS: u64 = 100;
 #[derive(Debug, Args)]
 pub(super) struct Options {
     #[command(flatten)]
-    source: Source,
+    which: Which,
     #[command(flatten)]
     wanted: Wanted,
     #[command(flatten)]
@@ -34,12 +35,6 @@ pub(super) struct Options {
 /// The load.
 #[derive(Debug, Args)]
 struct Wanted {
-    /// The server: http://HOST:PORT or unix:PATH [default: where the configuration listens]
-    #[arg(short, long)]
-    url: Option<String>,
-    /// The environment variable that holds the server's key, if it wants one
-    #[arg(long, value_name = "VARIABLE")]
-    key_env: Option<String>,
     /// The model that is asked; it has to repeat what it is told
     #[arg(short, long, value_name = "NAME", default_value = "embedded")]
     model: String,
@@ -82,16 +77,10 @@ struct Judgement {
 
 /// Runs the load and reports. Exit code 1 if too much failed, or nothing was answered; 130 if it was interrupted.
 pub(super) fn load(options: Options) -> ExitCode {
-    let url = match options.wanted.url.clone() {
-        Some(url) => url,
-        None => match options.source.load(None) {
-            Ok(config) => configured(&config),
-            Err(error) => return refuse(&error),
-        },
-    };
-    let plan = match options.wanted.plan(url) {
-        Ok(plan) => plan,
-        Err(error) => return fail(&error),
+    let plan = match options.which.find() {
+        Ok(server) => options.wanted.plan(server),
+        Err(Unknown::Refused(error)) => return refuse(&error),
+        Err(Unknown::Other(why)) => return fail(&why),
     };
     let cancel = match cancelled_by_signal() {
         Ok(cancel) => cancel,
@@ -116,28 +105,16 @@ pub(super) fn load(options: Options) -> ExitCode {
     }
 }
 
-/// Where the configured server is.
-fn configured(config: &Config) -> String {
-    match &config.server.listen {
-        Listen::Tcp(address) => format!("http://{address}"),
-        listen @ Listen::Unix(_) => listen.to_string(),
-    }
-}
-
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate| (1e-3..=1e6).contains(rate));
     rate.ok_or_else(|| "accepted is a number from 0.001 to 1000000".to_owned())
 }
 
 impl Wanted {
-    fn plan(self, url: String) -> Result<Plan, String> {
-        let key = self.key_env.map(|name| match std::env::var(&name) {
-            Ok(key) => Ok(key),
-            Err(error) => Err(format!("the environment variable {name}: {error}")),
-        });
-        Ok(Plan {
-            url,
-            key: key.transpose()?,
+    fn plan(self, server: Server) -> Plan {
+        Plan {
+            url: server.url,
+            key: server.key,
             model: self.model,
             callers: self.callers.into(),
             extent: match (self.duration, self.requests) {
@@ -153,7 +130,7 @@ impl Wanted {
             sessions: self.sessions,
             priorities: self.priority,
             timeout: self.timeout,
-        })
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod logging;
 mod print;
 mod reload;
 mod serve;
+mod server;
 mod service;
 mod signals;
 mod status;

@@ -10,13 +10,12 @@ use clap::Args;
 use serde_json::Value;
 
 use self::picture::{Extent, picture};
-use super::reload::configured;
+use super::server::{Server, Unknown, Which};
 use super::signals::{INTERRUPTED, cancelled_by_signal};
 use super::terminal::say;
-use super::{Source, fail, refuse};
+use super::{fail, refuse};
 use crate::cancel::CancelToken;
-use crate::client::{Client, ClientError};
-use crate::config::Config;
+use crate::client::ClientError;
 
 /// Bytes of a picture: of ten thousand rows in each of its lists, as many as may be configured.
 const MAX_ANSWER: usize = 64 << 20;
@@ -27,13 +26,7 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 #[derive(Debug, Args)]
 pub(super) struct Options {
     #[command(flatten)]
-    source: Source,
-    /// The server: http://HOST:PORT or unix:PATH [default: where the configuration listens]
-    #[arg(short, long)]
-    url: Option<String>,
-    /// The environment variable that holds a key of the server [default: the configuration's first, an admin's if it has one]
-    #[arg(long, value_name = "VARIABLE")]
-    key_env: Option<String>,
+    which: Which,
     /// Again and again, until it is interrupted
     #[arg(short, long)]
     watch: bool,
@@ -43,14 +36,6 @@ pub(super) struct Options {
     /// The longest that an answer may take
     #[arg(short, long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     timeout: Duration,
-}
-
-/// A running server, and who asks it.
-struct Server {
-    url: String,
-    key: Option<String>,
-    timeout: Duration,
-    cancel: CancelToken,
 }
 
 /// Why there is no picture.
@@ -66,13 +51,14 @@ pub(super) fn status(options: Options) -> ExitCode {
         Ok(cancel) => cancel,
         Err(error) => return fail(&format!("signals can't be taken: {error}")),
     };
-    let server = match options.server(&cancel) {
+    let server = match options.which.find() {
         Ok(server) => server,
-        Err(code) => return code,
+        Err(Unknown::Refused(error)) => return refuse(&error),
+        Err(Unknown::Other(why)) => return fail(&why),
     };
     let mut shown = false;
     loop {
-        let (text, pause) = match server.ask() {
+        let (text, pause) = match shot(&server, options.timeout, &cancel) {
             Ok(shot) => {
                 shown = true;
                 (options.text(&shot, &server.url), interval(&shot))
@@ -80,10 +66,10 @@ pub(super) fn status(options: Options) -> ExitCode {
             Err(_) if cancel.is_cancelled() => return ExitCode::from(INTERRUPTED),
             // One that was there may come back, and whoever watches waits for it.
             Err(failure) if shown && options.watch => (
-                options.trouble(&server.in_words(&failure)),
+                options.trouble(&failure.in_words(&server.url)),
                 Duration::from_secs(1),
             ),
-            Err(failure) => return fail(&server.in_words(&failure)),
+            Err(failure) => return fail(&failure.in_words(&server.url)),
         };
         match say(&text) {
             Ok(()) => {}
@@ -107,34 +93,6 @@ fn interval(shot: &Value) -> Duration {
 }
 
 impl Options {
-    fn server(&self, cancel: &CancelToken) -> Result<Server, ExitCode> {
-        let key = self.key_env.as_ref().map(|name| match std::env::var(name) {
-            Ok(key) => Ok(key),
-            Err(error) => Err(fail(&format!("the environment variable {name}: {error}"))),
-        });
-        let key = key.transpose()?;
-        let (url, key) = match (&self.url, key) {
-            (Some(url), Some(key)) => (url.clone(), Some(key)),
-            (url, key) => match (self.source.load(None), url) {
-                (Ok(config), url) => {
-                    let url = url.clone().map_or_else(|| configured(&config), Ok);
-                    (
-                        url.map_err(|why| fail(&why))?,
-                        key.or_else(|| a_key(&config)),
-                    )
-                }
-                (Err(_), Some(url)) => (url.clone(), key),
-                (Err(error), None) => return Err(refuse(&error)),
-            },
-        };
-        Ok(Server {
-            url,
-            key,
-            timeout: self.timeout,
-            cancel: cancel.clone(),
-        })
-    }
-
     fn text(&self, shot: &Value, url: &str) -> String {
         let is_terminal = io::stdout().is_terminal();
         match (self.json, self.watch) {
@@ -165,44 +123,27 @@ impl Options {
     }
 }
 
-/// An admin sees everything.
-fn a_key(config: &Config) -> Option<String> {
-    let keys = &config.access.keys;
-    let admin = keys.iter().find(|key| key.admin);
-    admin.or(keys.first()).map(|found| found.key.clone())
+/// The picture of now.
+fn shot(server: &Server, timeout: Duration, cancel: &CancelToken) -> Result<Value, Failure> {
+    let exchanged = server.exchange(cancel, MAX_ANSWER, |client, key| {
+        client.get("/api/overview", key, timeout)
+    });
+    let (status, body) = exchanged.map_err(Failure::Client)?;
+    if status == 200 && body.is_object() {
+        return Ok(body);
+    }
+    let words = body["error"]["message"].as_str().map(str::to_owned);
+    let other = || format!("it answers with status {status}, and not as pointsman would");
+    Err(Failure::Told(words.unwrap_or_else(other)))
 }
 
-impl Server {
-    fn ask(&self) -> Result<Value, Failure> {
-        let client = Client::new(&self.url, &self.cancel).map_err(Failure::Client)?;
-        let bearer = self.key.as_ref().map(|key| format!("Bearer {key}"));
-        let headers: Vec<(&str, &str)> = bearer
-            .iter()
-            .map(|bearer| ("Authorization", bearer.as_str()))
-            .collect();
-        let answer = client.get("/api/overview", &headers, self.timeout);
-        let answer = answer.map_err(Failure::Client)?;
-        let status = answer.status;
-        let text = answer.text(MAX_ANSWER).map_err(Failure::Client)?;
-        let body: Value = serde_json::from_slice(&text).unwrap_or_default();
-        match (status, &body) {
-            (200, Value::Object(_)) => Ok(body),
-            _ => {
-                let words = body["error"]["message"].as_str().map(str::to_owned);
-                let other =
-                    || format!("it answers with status {status}, and not as pointsman would");
-                Err(Failure::Told(words.unwrap_or_else(other)))
-            }
-        }
-    }
-
-    fn in_words(&self, failure: &Failure) -> String {
-        match failure {
+impl Failure {
+    /// In words, of the server at `url`.
+    fn in_words(&self, url: &str) -> String {
+        match self {
             Failure::Client(error @ ClientError::Url(_)) => error.to_string(),
-            Failure::Client(error) => {
-                format!("nobody answers at {}: {error}", self.url)
-            }
-            Failure::Told(words) => format!("{}: {words}", self.url),
+            Failure::Client(error) => format!("nobody answers at {url}: {error}"),
+            Failure::Told(words) => format!("{url}: {words}"),
         }
     }
 }

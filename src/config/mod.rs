@@ -61,6 +61,7 @@ pub use load::{Loader, Overrides};
 pub use log::Log;
 pub use priority::Priority;
 pub use profile::Profile;
+pub(crate) use provider::is_loopback_url;
 pub use provider::{
     Breaker, CaFile, Model, OperationTimeouts, Pool, Provider, ProviderKind, Retry, Thinking,
 };

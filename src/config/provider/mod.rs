@@ -14,6 +14,7 @@ pub use ca::CaFile;
 pub use health::{Breaker, Retry};
 pub use kind::ProviderKind;
 pub use model::{Model, Thinking};
+pub(crate) use url::is_loopback_url;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -40,6 +40,11 @@ impl Url {
     }
 }
 
+/// Whether an address in words leads to this machine: a loopback address, or `localhost`.
+pub(crate) fn is_loopback_url(text: &str) -> bool {
+    parse(text).is_some_and(|url| url.is_loopback)
+}
+
 fn parse(text: &str) -> Option<Url> {
     let uri: Uri = text.parse().ok()?;
     let authority = uri.authority()?;
