@@ -125,6 +125,7 @@ impl Line {
             Then::Again(bytes) => loop {
                 self.0.get_mut().write_all(bytes)?;
             },
+            Then::Trickle(text) => self.trickle(text),
         }
     }
 

@@ -61,6 +61,8 @@ pub(crate) enum Then {
     Reset,
     /// These bytes, again and again, as long as the client takes them.
     Again(Vec<u8>),
+    /// This text, again and again, with pauses.
+    Trickle(String),
 }
 
 /// A proper answer.
