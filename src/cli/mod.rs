@@ -1,5 +1,6 @@
 //! The command line: `pointsman` and its commands.
 
+mod allocator;
 mod ask;
 mod check;
 mod load;

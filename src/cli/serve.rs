@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::allocator;
 use super::service::{self, Given, Manager, Watch};
 use super::signals::Signals;
 use super::{Settings, fail, logging};
@@ -20,8 +21,14 @@ const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// `file` is where the configuration was read, and `settings` what it is read by: also when it is reloaded.
 pub(super) fn serve(config: Config, file: Option<&Path>, settings: Settings) -> ExitCode {
     // Before anything opens a handle, or starts a thread.
+    let lean = allocator::keep_none();
     let given = service::given();
     let log = logging::start(&config.log.level);
+    if let Err(error) = lean {
+        log::warn!(
+            "threads may keep more memory than they need: this program can't be started once more: {error}"
+        );
+    }
     let given = match given {
         Ok(given) => given,
         Err(error) => return fail(&error),

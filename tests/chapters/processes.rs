@@ -23,6 +23,25 @@ fn config(upstream: &Upstream, more: &str) -> String {
 }
 
 #[test]
+fn its_threads_keep_no_memory_for_themselves_unless_somebody_has_decided() {
+    let said = |server: &Server| {
+        let place = format!("/proc/{}/environ", server.pid());
+        let environment = std::fs::read_to_string(place).expect("it lives");
+        let mut variables = environment.split('\0').map(str::to_owned);
+        variables.find(|variable| variable.starts_with("GLIBC_TUNABLES="))
+    };
+    let server = Server::start("profile = \"test\"");
+    let default = "GLIBC_TUNABLES=glibc.malloc.tcache_count=0";
+    assert_eq!(said(&server).as_deref(), Some(default));
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", server.pid()));
+    assert_eq!(name.expect("it lives").trim(), "pointsman");
+    let own = ("GLIBC_TUNABLES", "glibc.malloc.arena_max=2");
+    let server = Server::start_with("profile = \"test\"", &[own]);
+    let kept = "GLIBC_TUNABLES=glibc.malloc.arena_max=2";
+    assert_eq!(said(&server).as_deref(), Some(kept));
+}
+
+#[test]
 fn killed_its_clients_see_a_broken_answer_and_its_successor_serves_on_the_same_port() {
     let upstream = Upstream::start(Script::text("hello from {id}"));
     upstream.on_model("silent", Script::Silent);

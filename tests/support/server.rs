@@ -407,7 +407,8 @@ fn by_shell(script: &str, program: &Command, input: Stdio) -> Command {
 
 /// Whether a variable of the developer's own shell would change what the program does.
 fn is_ours(name: &OsStr) -> bool {
-    const MANAGERS: [&str; 4] = [
+    const MANAGERS: [&str; 5] = [
+        "GLIBC_TUNABLES",
         "NOTIFY_SOCKET",
         "JOURNAL_STREAM",
         "CREDENTIALS_DIRECTORY",
