@@ -22,7 +22,7 @@ impl Core {
             return self.act(id, Step::End(refused), actions);
         }
         if submission.deadline <= now {
-            return self.act(id, Step::End(Ending::Expired), actions);
+            return self.act(id, Step::End(Ending::Expired(None)), actions);
         }
         let lost = self.books.lost();
         if lost > self.settings.orphans.max_lost {

@@ -286,10 +286,10 @@ pub enum Step {
 pub enum Ending {
     /// Its call came back: the worker knows the rest.
     Finished(Outcome),
-    /// It waited for longer than the queue timeout.
-    QueueTimeout,
-    /// Its deadline passed, in line or in its call.
-    Expired,
+    /// It waited for longer than the queue timeout, at last for this.
+    QueueTimeout(Obstacle),
+    /// Its deadline passed, in line, where it waited for this, or in its call.
+    Expired(Option<Obstacle>),
     /// Somebody wanted it to end.
     Cancelled(CancelReason),
     /// It was not taken in, or had to give way.

@@ -291,7 +291,7 @@ impl Core {
         if job.due() <= now {
             // Its deadline passed while a late tick let it back off.
             self.forget(id);
-            return self.act(id, Step::End(Ending::Expired), actions);
+            return self.act(id, Step::End(Ending::Expired(None)), actions);
         }
         let chosen = match chosen {
             Some(chosen) => Ok(chosen),

@@ -282,7 +282,13 @@ impl Core {
         let job = held.job;
         let expired = self.jobs.get(&job).is_none_or(|job| job.deadline <= now);
         if expired {
-            self.end_early(job, Ending::Expired, CancelReason::Deadline, now, actions);
+            self.end_early(
+                job,
+                Ending::Expired(None),
+                CancelReason::Deadline,
+                now,
+                actions,
+            );
         }
         !expired
     }
@@ -424,10 +430,10 @@ impl Core {
     pub(super) fn end_late(&mut self, id: JobId, now: Time, actions: &mut Vec<Action>) {
         let job = &self.jobs[&id];
         let in_line = job.permit.is_none() && job.back_at.is_none();
-        let ending = if in_line && job.deadline > now {
-            Ending::QueueTimeout
-        } else {
-            Ending::Expired
+        let obstacle = in_line.then(|| self.obstacle(job, now));
+        let ending = match obstacle {
+            Some(obstacle) if job.deadline > now => Ending::QueueTimeout(obstacle),
+            obstacle => Ending::Expired(obstacle),
         };
         self.end_early(id, ending, CancelReason::Deadline, now, actions);
     }

@@ -368,3 +368,13 @@ impl World {
             .or_insert_with(|| self.core.stage(&ids))
     }
 }
+
+/// What keeps a job in line while the box is not loaded.
+fn full(slots: Slots, in_use: usize, limit: usize) -> Obstacle {
+    Obstacle::Full {
+        slots,
+        in_use,
+        limit,
+        throttled: None,
+    }
+}

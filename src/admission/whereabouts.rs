@@ -5,12 +5,13 @@
 //!
 //! It costs the same however many wait: at most [`SLICE`] jobs are counted.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::queue::{Line, Standing};
 use super::shut::{Opening, Shut};
 use super::state::{Core, Job};
-use super::{ClassId, JobId, SLICE, TargetId};
+use super::{ClassId, JobId, SLICE, TargetId, Throttled};
 use crate::clock::Time;
 
 /// Where a job is that has not started.
@@ -40,6 +41,8 @@ pub enum Obstacle {
         in_use: usize,
         /// How many may be.
         limit: usize,
+        /// The global limit, where it is that which is full, and the load of the box holds it down.
+        throttled: Option<Throttled>,
     },
     /// Whom it waits for takes no calls for so long, and why.
     Shut(Duration, Shut),
@@ -64,6 +67,48 @@ pub enum Slots {
     Global,
 }
 
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Obstacle::Full {
+                slots,
+                in_use,
+                limit,
+                throttled,
+            } => {
+                write!(f, "{in_use} of {limit} {slots} are taken")?;
+                match throttled {
+                    None => Ok(()),
+                    Some(throttled) => write!(f, "; {throttled}"),
+                }
+            }
+            Obstacle::Shut(left, why) => {
+                let seconds = left.as_secs_f64();
+                write!(
+                    f,
+                    "its provider takes no calls for {seconds:.1} s more: {why}"
+                )
+            }
+            Obstacle::Probing => {
+                f.write_str("one call finds out whether its provider takes calls again")
+            }
+            Obstacle::Turn => f.write_str("others had their turn before it"),
+        }
+    }
+}
+
+impl fmt::Display for Slots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Slots::Session => "slots of its session",
+            Slots::Sessions => "places for sessions with calls in flight",
+            Slots::Provider => "slots of its provider",
+            Slots::Shared => "slots that are not kept for other providers",
+            Slots::Global => "slots",
+        })
+    }
+}
+
 impl Core {
     /// Where a job is that has not started; `None` for one that runs or has ended.
     pub fn whereabouts(&self, id: JobId, now: Time) -> Option<Whereabouts> {
@@ -85,12 +130,8 @@ impl Core {
     }
 
     /// The narrowest of what keeps a job in line from starting.
-    fn obstacle(&self, job: &Job, now: Time) -> Obstacle {
-        let full = |slots, in_use, limit| Obstacle::Full {
-            slots,
-            in_use,
-            limit,
-        };
+    pub(super) fn obstacle(&self, job: &Job, now: Time) -> Obstacle {
+        let full = |slots, in_use, limit| self.full(slots, in_use, limit);
         let (sessions, places) = (self.books.sessions(), self.settings.sessions);
         let (own, own_limit) = (self.books.in_use_of(job.flow), self.session_limit(job.flow));
         match self.standing(job.flow, job.session) {
@@ -111,13 +152,19 @@ impl Core {
         Obstacle::Turn
     }
 
-    /// What keeps a target that takes no call now from taking one.
-    fn obstacle_at(&self, id: TargetId, now: Time) -> Obstacle {
-        let full = |slots, in_use, limit| Obstacle::Full {
+    fn full(&self, slots: Slots, in_use: usize, limit: usize) -> Obstacle {
+        let is_global = matches!(slots, Slots::Global | Slots::Shared);
+        Obstacle::Full {
             slots,
             in_use,
             limit,
-        };
+            throttled: is_global.then(|| self.throttled()).flatten(),
+        }
+    }
+
+    /// What keeps a target that takes no call now from taking one.
+    fn obstacle_at(&self, id: TargetId, now: Time) -> Obstacle {
+        let full = |slots, in_use, limit| self.full(slots, in_use, limit);
         let target = &self.targets[id.index()];
         match target.opening() {
             Opening::Shut(until, why) => return Obstacle::Shut(until.since(now), why),

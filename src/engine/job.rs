@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::plan::Plan;
 use super::task::{ChatTask, Task};
-use crate::admission::Refusal;
+use crate::admission::{Obstacle, Refusal};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::chat::Piece;
 use crate::clock::Time;
@@ -264,14 +264,42 @@ pub enum Verdict {
     Erred(String),
     /// The job's own code panicked; the message of the panic, for the log.
     Panicked(String),
-    /// It waited in line for longer than the queue timeout.
-    QueueTimeout,
+    /// It waited in line for longer than the queue timeout, at last for this.
+    QueueTimeout(Obstacle),
     /// Its deadline passed.
-    Expired(Phase),
+    Expired(Expiry),
     /// Somebody cancelled it.
     Cancelled(CancelReason),
     /// It was not taken in, or had to give way.
     Refused(Refusal),
+}
+
+/// How far a job had come when its deadline passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expiry {
+    /// Until here.
+    pub phase: Phase,
+    /// What it waited for, if it was in line.
+    pub waited_for: Option<Obstacle>,
+}
+
+impl From<Phase> for Expiry {
+    fn from(phase: Phase) -> Self {
+        Expiry {
+            phase,
+            waited_for: None,
+        }
+    }
+}
+
+impl fmt::Display for Expiry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "phase: {}", self.phase)?;
+        match &self.waited_for {
+            None => Ok(()),
+            Some(obstacle) => write!(f, "; {obstacle}"),
+        }
+    }
 }
 
 /// How far a job had come.
@@ -305,7 +333,7 @@ impl Verdict {
     /// What a call's failure means for its job: a call that was cancelled did not fail.
     pub(super) fn of_failure(error: ProviderError, phase: Phase) -> Verdict {
         match error.class {
-            ErrorClass::Cancelled(CancelReason::Deadline) => Verdict::Expired(phase),
+            ErrorClass::Cancelled(CancelReason::Deadline) => Verdict::Expired(phase.into()),
             ErrorClass::Cancelled(reason) => Verdict::Cancelled(reason),
             _ => Verdict::Failed(error),
         }
@@ -316,7 +344,7 @@ impl Verdict {
         match self {
             Verdict::Completed => "completed",
             Verdict::Failed(_) | Verdict::Erred(_) | Verdict::Panicked(_) => "error",
-            Verdict::QueueTimeout | Verdict::Expired(_) => "timeout",
+            Verdict::QueueTimeout(_) | Verdict::Expired(_) => "timeout",
             Verdict::Cancelled(_) => "cancelled",
             Verdict::Refused(_) => "refused",
         }
@@ -332,8 +360,8 @@ impl Verdict {
             },
             Verdict::Erred(why) => why.clone(),
             Verdict::Panicked(message) => format!("panicked: {message}"),
-            Verdict::QueueTimeout => "queue timeout".into(),
-            Verdict::Expired(phase) => format!("deadline exceeded in phase: {phase}"),
+            Verdict::QueueTimeout(obstacle) => format!("queue timeout: {obstacle}"),
+            Verdict::Expired(expiry) => format!("deadline exceeded in {expiry}"),
             Verdict::Cancelled(reason) => reason.to_string(),
             Verdict::Refused(refusal) => refusal.to_string(),
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use crossbeam::utils::Backoff;
 use parking_lot::{Condvar, Mutex};
 
-use super::job::{CallInfo, JobEnd, JobSpec, Owner, Sink, Verdict};
+use super::job::{CallInfo, Expiry, JobEnd, JobSpec, Owner, Sink, Verdict};
 use super::moments::{Moments, What};
 use super::sessions::Seat;
 use super::task::Task;
@@ -178,8 +178,8 @@ impl LiveJob {
                 .lock()
                 .take()
                 .unwrap_or_else(|| Verdict::Panicked("the worker left no word".into())),
-            Ending::QueueTimeout => Verdict::QueueTimeout,
-            Ending::Expired => Verdict::Expired(phase),
+            Ending::QueueTimeout(obstacle) => Verdict::QueueTimeout(obstacle),
+            Ending::Expired(waited_for) => Verdict::Expired(Expiry { phase, waited_for }),
             Ending::Cancelled(reason) => Verdict::Cancelled(reason),
             Ending::Refused(refusal) => Verdict::Refused(refusal),
         };

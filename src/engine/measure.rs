@@ -8,7 +8,7 @@ use super::live::{Leg, LiveJob};
 use super::report::last_step;
 use super::shell::{NOBODY, Shell};
 use super::task::TaskError;
-use crate::admission::{CoreView, RefusalReason, SlotView};
+use crate::admission::{CoreView, Obstacle, RefusalReason, SlotView, Slots};
 use crate::cancel::CancelReason;
 use crate::chat::Usage;
 use crate::clock::Time;
@@ -167,7 +167,7 @@ fn wait_end(end: Step) -> Option<WaitEnd> {
     }
 }
 
-/// Which slot the job did not get. Where it waited in vain that is judged as it is at the end.
+/// Which slot the job did not get.
 fn missing_slot(shell: &Shell, job: &LiveJob, verdict: &Verdict) -> Option<SemaphoreType> {
     match verdict {
         Verdict::Refused(refusal) => match refusal.reason {
@@ -183,7 +183,8 @@ fn missing_slot(shell: &Shell, job: &LiveJob, verdict: &Verdict) -> Option<Semap
             | RefusalReason::BoxLoaded => Some(SemaphoreType::Global),
             RefusalReason::Stopping => None,
         },
-        Verdict::QueueTimeout | Verdict::Expired(_) => Some(full(shell, job)),
+        Verdict::QueueTimeout(obstacle) => Some(of_obstacle(obstacle)),
+        Verdict::Expired(expiry) => expiry.waited_for.as_ref().map(of_obstacle),
         Verdict::Completed
         | Verdict::Failed(_)
         | Verdict::Erred(_)
@@ -192,6 +193,19 @@ fn missing_slot(shell: &Shell, job: &LiveJob, verdict: &Verdict) -> Option<Semap
     }
 }
 
+fn of_obstacle(obstacle: &Obstacle) -> SemaphoreType {
+    match obstacle {
+        Obstacle::Full { slots, .. } => match slots {
+            Slots::Session | Slots::Sessions => SemaphoreType::Session,
+            Slots::Provider => SemaphoreType::Provider,
+            Slots::Shared | Slots::Global => SemaphoreType::Global,
+        },
+        Obstacle::Shut(..) | Obstacle::Probing => SemaphoreType::Provider,
+        Obstacle::Turn => SemaphoreType::Global,
+    }
+}
+
+/// Which slots are full, as it is now.
 fn full(shell: &Shell, job: &LiveJob) -> SemaphoreType {
     let view: CoreView = shell.look(|core, now| core.view(now));
     let target = view.targets.get(job.leg().target);
@@ -206,8 +220,8 @@ fn full(shell: &Shell, job: &LiveJob) -> SemaphoreType {
 
 fn time_up(verdict: &Verdict) -> Option<TimeUp> {
     match verdict {
-        Verdict::QueueTimeout => Some(TimeUp::QueueTimeout),
-        Verdict::Expired(phase) => Some(match phase {
+        Verdict::QueueTimeout(_) => Some(TimeUp::QueueTimeout),
+        Verdict::Expired(expiry) => Some(match expiry.phase {
             Phase::Queue => TimeUp::Queue,
             Phase::BackOff => TimeUp::BackOff,
             Phase::Connect => TimeUp::Connect,

@@ -104,8 +104,8 @@ pub use crew::CrewView;
 pub use handle::JobHandle;
 pub use health::{CheckEnd, HealthCheck, HealthCounts, SemaphoreView, Unhealthy};
 pub use job::{
-    Alternative, CallInfo, JobEnd, JobSpec, NullSink, Owner, Phase, Phases, SessionName, Sink,
-    SinkGone, Speaker, Verdict,
+    Alternative, CallInfo, Expiry, JobEnd, JobSpec, NullSink, Owner, Phase, Phases, SessionName,
+    Sink, SinkGone, Speaker, Verdict,
 };
 pub use plan::{Ask, Plan};
 pub use pools::ProbeEnd;

@@ -121,7 +121,7 @@ pub fn last_step(verdict: &Verdict) -> Step {
     match verdict {
         Verdict::Completed => Step::Completed,
         Verdict::Failed(_) | Verdict::Erred(_) | Verdict::Panicked(_) => Step::Error,
-        Verdict::QueueTimeout | Verdict::Expired(_) => Step::Timeout,
+        Verdict::QueueTimeout(_) | Verdict::Expired(_) => Step::Timeout,
         Verdict::Cancelled(_) => Step::Cancelled,
         Verdict::Refused(_) => Step::Refused,
     }

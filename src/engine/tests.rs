@@ -321,7 +321,10 @@ fn a_running_job_ends_at_its_deadline_and_its_call_is_interrupted() {
     spec.deadline = bench.clock.now() + Duration::from_millis(20);
     let handle = bench.submit(spec);
     runs.recv_timeout(LONG).expect("it runs");
-    assert_eq!(handle.wait().verdict, Verdict::Expired(Phase::Connect));
+    assert_eq!(
+        handle.wait().verdict,
+        Verdict::Expired(Phase::Connect.into())
+    );
     bench.close();
 }
 
@@ -332,8 +335,8 @@ fn a_job_in_line_ends_at_the_queue_timeout_and_leaves_it() {
     let (other, _also) = bench.silent("a");
     let holders = [bench.submit(running), bench.submit(other)];
     assert_eq!(
-        bench.submit(bench.quick("a")).wait().verdict,
-        Verdict::QueueTimeout
+        bench.submit(bench.quick("a")).wait().verdict.reason(),
+        "queue timeout: 2 of 2 slots of its provider are taken"
     );
     assert_eq!(bench.engine.snapshot().core.waiting, 0, "it left the line");
     holders

@@ -11,7 +11,7 @@ use crate::cancel::CancelReason;
 use crate::config::Listen;
 use crate::config::Telemetry;
 use crate::engine::Level;
-use crate::engine::{Phase, PlanError, ProviderError, Refusal, Verdict};
+use crate::engine::{Expiry, Obstacle, PlanError, ProviderError, Refusal, Verdict};
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -71,14 +71,11 @@ pub enum ChatError {
     #[error("the request was not taken in: {0}")]
     Refused(Refusal),
     /// It waited in line for longer than `queue.timeout`.
-    #[error("the request waited in line for longer than the queue timeout (queue.timeout)")]
-    QueueTimeout,
+    #[error("the request waited in line for longer than the queue timeout (queue.timeout): {0}")]
+    QueueTimeout(Obstacle),
     /// Its deadline passed.
-    #[error("the deadline passed; phase: {phase}")]
-    DeadlineExceeded {
-        /// How far it had come.
-        phase: Phase,
-    },
+    #[error("the deadline passed; {0}")]
+    DeadlineExceeded(Expiry),
     /// Somebody cancelled it, or the gateway stopped.
     #[error("{0}")]
     Cancelled(CancelReason),
@@ -105,8 +102,8 @@ impl ChatError {
             Verdict::Erred(detail) | Verdict::Panicked(detail) => ChatError::Internal {
                 detail: detail.clone(),
             },
-            Verdict::QueueTimeout => ChatError::QueueTimeout,
-            Verdict::Expired(phase) => ChatError::DeadlineExceeded { phase: *phase },
+            Verdict::QueueTimeout(obstacle) => ChatError::QueueTimeout(*obstacle),
+            Verdict::Expired(expiry) => ChatError::DeadlineExceeded(*expiry),
             Verdict::Cancelled(reason) => ChatError::Cancelled(*reason),
             Verdict::Refused(refusal) => ChatError::Refused(*refusal),
         })
@@ -118,8 +115,8 @@ impl ChatError {
             ChatError::Refused(refusal) => Some(refusal.retry_after),
             ChatError::Provider(error) => error.retry_after,
             ChatError::Plan(_)
-            | ChatError::QueueTimeout
-            | ChatError::DeadlineExceeded { .. }
+            | ChatError::QueueTimeout(_)
+            | ChatError::DeadlineExceeded(_)
             | ChatError::Cancelled(_)
             | ChatError::Internal { .. }
             | ChatError::WouldDeadlock => None,
@@ -133,8 +130,8 @@ impl ChatError {
             ChatError::Internal { detail } => Some(detail),
             ChatError::Plan(_)
             | ChatError::Refused(_)
-            | ChatError::QueueTimeout
-            | ChatError::DeadlineExceeded { .. }
+            | ChatError::QueueTimeout(_)
+            | ChatError::DeadlineExceeded(_)
             | ChatError::Cancelled(_)
             | ChatError::WouldDeadlock => None,
         }
@@ -159,8 +156,8 @@ pub enum ExecuteError<E> {
     #[error("the call was not taken in: {0}")]
     Refused(Refusal),
     /// It waited in line for longer than `queue.timeout`.
-    #[error("the call waited in line for longer than the queue timeout (queue.timeout)")]
-    QueueTimeout,
+    #[error("the call waited in line for longer than the queue timeout (queue.timeout): {0}")]
+    QueueTimeout(Obstacle),
     /// Its deadline passed.
     #[error("the deadline passed; {}", begun(.started))]
     DeadlineExceeded {
@@ -200,7 +197,7 @@ impl<E> ExecuteError<E> {
             ExecuteError::Refused(refusal) => Some(refusal.retry_after),
             ExecuteError::Function(_)
             | ExecuteError::Panicked { .. }
-            | ExecuteError::QueueTimeout
+            | ExecuteError::QueueTimeout(_)
             | ExecuteError::DeadlineExceeded { .. }
             | ExecuteError::Cancelled { .. }
             | ExecuteError::Loaded(_)
@@ -215,7 +212,7 @@ impl<E> ExecuteError<E> {
             ExecuteError::Panicked { detail } => Some(detail),
             ExecuteError::Function(_)
             | ExecuteError::Refused(_)
-            | ExecuteError::QueueTimeout
+            | ExecuteError::QueueTimeout(_)
             | ExecuteError::DeadlineExceeded { .. }
             | ExecuteError::Cancelled { .. }
             | ExecuteError::Loaded(_)

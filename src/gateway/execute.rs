@@ -165,7 +165,7 @@ impl<F, T, E> Running<F, T, E> {
                 return result.map_err(ExecuteError::Function);
             }
             Verdict::Panicked(detail) => ExecuteError::Panicked { detail },
-            Verdict::QueueTimeout => ExecuteError::QueueTimeout,
+            Verdict::QueueTimeout(obstacle) => ExecuteError::QueueTimeout(obstacle),
             Verdict::Expired(_) => ExecuteError::DeadlineExceeded { started },
             Verdict::Cancelled(reason) => ExecuteError::Cancelled { reason, started },
             Verdict::Refused(refusal) => ExecuteError::Refused(refusal),

@@ -235,11 +235,11 @@ mod tests {
         let pipe = Arc::new(Pipe::new(2));
         let (said, thread) = writer(&pipe);
         assert_eq!((said.recv(), said.recv()), (Ok(true), Ok(true)));
-        let verdict = Verdict::Expired(Phase::Body);
+        let verdict = Verdict::Expired(Phase::Body.into());
         pipe.end(&end(verdict), Speaker::Other);
         thread.join().expect("no panic");
         assert_eq!(said.recv(), Ok(false));
-        let error = ChatError::DeadlineExceeded { phase: Phase::Body };
+        let error = ChatError::DeadlineExceeded(Phase::Body.into());
         assert_eq!(
             [(); 3].map(|()| pipe.take()),
             [Some(Ok(piece(0))), Some(Ok(piece(1))), Some(Err(error))]

@@ -170,14 +170,15 @@ impl ApiError {
             Verdict::Erred(_) | Verdict::Panicked(_) => {
                 ApiError::internal("the request failed inside the gateway; its log says why")
             }
-            Verdict::QueueTimeout => {
-                let message =
-                    "the request waited in line for longer than the queue timeout (queue.timeout)";
+            Verdict::QueueTimeout(obstacle) => {
+                let message = format!(
+                    "the request waited in line for longer than the queue timeout (queue.timeout): {obstacle}"
+                );
                 let error = ApiError::new(503, Fault::Gateway, "queue_timeout", message);
                 error.after(SOON).never()
             }
-            Verdict::Expired(phase) => {
-                let message = format!("the deadline passed; phase: {phase}");
+            Verdict::Expired(expiry) => {
+                let message = format!("the deadline passed; {expiry}");
                 ApiError::new(504, Fault::Gateway, "deadline_exceeded", message).never()
             }
             Verdict::Cancelled(reason) => of_cancel(*reason),

@@ -253,7 +253,14 @@ impl<'a> Holders<'a> {
                 slots,
                 in_use,
                 limit,
-            } => self.full(view, slots, in_use, limit),
+                throttled,
+            } => {
+                let mut waits = self.full(view, slots, in_use, limit);
+                if let Some(throttled) = throttled {
+                    waits["throttled_from"] = json!(throttled.of);
+                }
+                waits
+            }
             Obstacle::Shut(left, why) => {
                 json!({ "for": "shut", "left_s": seconds(left), "reason": why.to_string() })
             }

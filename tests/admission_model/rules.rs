@@ -268,8 +268,8 @@ pub(super) fn name(ending: &Ending) -> &'static str {
         Ending::Finished(Outcome::Completed) => "completed",
         Ending::Finished(Outcome::Failed(Cause::Broken)) => "fallback",
         Ending::Finished(Outcome::Failed(_)) => "failed",
-        Ending::QueueTimeout => "queue timeout",
-        Ending::Expired => "expired",
+        Ending::QueueTimeout(_) => "queue timeout",
+        Ending::Expired(_) => "expired",
         Ending::Cancelled(_) => "cancelled",
         Ending::Refused(refusal) => match refusal.reason {
             RefusalReason::QueueFull => "queue full",

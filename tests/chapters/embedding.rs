@@ -69,7 +69,7 @@ fn a_chat_ends_at_its_own_deadline_and_says_how_far_it_had_come() {
     let job = Job::chat(question()).timeout(Duration::from_millis(300));
     let error = gateway.chat(job).expect_err("nobody answers");
     assert!(
-        matches!(error, ChatError::DeadlineExceeded { phase } if phase != Phase::Queue),
+        matches!(error, ChatError::DeadlineExceeded(expiry) if expiry.phase != Phase::Queue),
         "{error:?}"
     );
 }
@@ -139,7 +139,7 @@ fn a_slow_consumer_holds_up_its_own_call_and_not_past_the_deadline() {
     let rest: Vec<_> = stream.collect();
     let (last, kept) = rest.split_last().expect("an error comes");
     assert!(
-        matches!(last, Err(ChatError::DeadlineExceeded { .. })),
+        matches!(last, Err(ChatError::DeadlineExceeded(_))),
         "{last:?}"
     );
     assert_eq!(kept.len(), 2, "what was kept is still the consumer's");

@@ -234,7 +234,10 @@ fn a_function_without_a_provider_takes_a_global_slot() {
     deaf.wait_until_one_runs();
     let job = Job::chat(ChatRequest::new("embedded").user("x")).timeout(millis(30));
     let error = gateway.chat(job).expect_err("no slot is free");
-    assert_eq!(error.to_string(), "the deadline passed; phase: queue");
+    assert_eq!(
+        error.to_string(),
+        "the deadline passed; phase: queue; 1 of 1 slots are taken"
+    );
     deaf.release();
     assert_eq!(join(holder), Ok(()));
 }

@@ -148,7 +148,7 @@ pub(super) const TICKS: Scenario = Scenario {
     workers: 1,
     turns: &[
         ("a time in line is over", |_, record| {
-            ends(record, |end| *end == Ending::QueueTimeout)
+            ends(record, |end| matches!(end, Ending::QueueTimeout(_)))
         }),
         ("a call runs into its deadline", |_, record| {
             let interrupt = Step::Interrupt(CancelReason::Deadline);

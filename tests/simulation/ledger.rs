@@ -417,10 +417,10 @@ impl Ledger {
                     && matches!(job.state, State::Returned(_, _, own) if own == *permit)
             }
             (Ending::Finished(_), _) => false,
-            (Ending::QueueTimeout, _) => {
+            (Ending::QueueTimeout(_), _) => {
                 job.state == State::Waiting && job.queue_until <= now && !late
             }
-            (Ending::Expired, _) => late,
+            (Ending::Expired(_), _) => late,
             (Ending::Cancelled(reason), Stimulus::Cancel(asked, why)) => {
                 *asked == id && reason == why
             }

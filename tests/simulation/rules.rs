@@ -284,8 +284,8 @@ pub(super) fn name_of(ending: &Ending) -> &'static str {
     match ending {
         Ending::Finished(Outcome::Completed) => "completed",
         Ending::Finished(Outcome::Failed(_)) => "failed",
-        Ending::QueueTimeout => "queue timeout",
-        Ending::Expired => "expired",
+        Ending::QueueTimeout(_) => "queue timeout",
+        Ending::Expired(_) => "expired",
         Ending::Cancelled(_) => "cancelled",
         Ending::Refused(refusal) => match refusal.reason {
             RefusalReason::QueueFull => "queue full",

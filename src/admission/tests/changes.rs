@@ -218,7 +218,7 @@ fn bounds_of_the_lines_hold_for_whoever_comes_from_now_on() {
     world.play(1);
     assert_eq!(
         world.ending(jobs[4]),
-        Some(Ending::QueueTimeout),
+        Some(Ending::QueueTimeout(full(Slots::Global, 1, 1))),
         "the time that it was given"
     );
 }

@@ -14,15 +14,46 @@ fn who_waits_ends_at_the_queue_timeout_or_at_its_deadline_whichever_comes_first(
     world.play(29);
     assert_eq!(world.ending(hurried), None);
     world.play(1);
-    assert_eq!(world.ending(hurried), Some(Ending::Expired));
+    assert_eq!(
+        world.ending(hurried),
+        Some(Ending::Expired(Some(full(Slots::Global, 1, 1))))
+    );
     world.play(29);
     assert_eq!(world.ending(patient), None);
     world.play(1);
-    assert_eq!(world.ending(patient), Some(Ending::QueueTimeout));
+    assert_eq!(
+        world.ending(patient),
+        Some(Ending::QueueTimeout(full(Slots::Global, 1, 1)))
+    );
     assert_eq!(
         world.ending(even),
-        Some(Ending::Expired),
+        Some(Ending::Expired(Some(full(Slots::Global, 1, 1)))),
         "both at once: the deadline"
+    );
+}
+
+#[test]
+fn who_waited_in_vain_is_told_for_what() {
+    let mut settings = one_slot();
+    (settings.global, settings.session) = (5, 1);
+    settings.providers[0].limit = 5;
+    let mut world = World::new(settings);
+    world.submit(session(1));
+    let second = world.submit(session(1).within(5));
+    world.on(Event::Throttle(Throttle {
+        most: 1,
+        refuses_low: false,
+    }));
+    let other = world.submit(session(2).within(5));
+    world.play(5);
+    let waited_for = |job| match world.ending(job) {
+        Some(Ending::Expired(Some(obstacle))) => obstacle.to_string(),
+        ending => panic!("{ending:?}"),
+    };
+    assert_eq!(waited_for(second), "1 of 1 slots of its session are taken");
+    assert_eq!(
+        waited_for(other),
+        "1 of 1 slots are taken; the throttle holds the global limit at 1 of 5, for the load of the box"
     );
 }
 
@@ -33,7 +64,7 @@ fn who_runs_ends_at_its_deadline_and_not_at_the_queue_timeout() {
     world.play(99);
     assert_eq!(world.ending(job), None);
     world.play(1);
-    assert_eq!(world.ending(job), Some(Ending::Expired));
+    assert_eq!(world.ending(job), Some(Ending::Expired(None)));
     assert_eq!(world.seen[&job].interrupted, Some(CancelReason::Deadline));
     assert_eq!(world.view().in_use, 1, "its socket may still be open");
 }
@@ -42,7 +73,7 @@ fn who_runs_ends_at_its_deadline_and_not_at_the_queue_timeout() {
 fn who_comes_after_its_deadline_ends_at_once() {
     let mut world = World::new(one_slot());
     let job = world.submit(ask(1).within(0));
-    assert_eq!(world.ending(job), Some(Ending::Expired));
+    assert_eq!(world.ending(job), Some(Ending::Expired(None)));
     assert!(!world.has_started(job));
 }
 
@@ -54,7 +85,10 @@ fn who_timed_out_in_line_makes_way_for_the_next() {
     let next = world.submit(ask(1));
     world.play(10);
     world.finish(first);
-    assert_eq!(world.ending(hurried), Some(Ending::Expired));
+    assert_eq!(
+        world.ending(hurried),
+        Some(Ending::Expired(Some(full(Slots::Global, 1, 1))))
+    );
     assert_eq!(world.started(), [first, next]);
 }
 
@@ -68,8 +102,14 @@ fn with_a_late_tick_the_expired_still_never_start() {
     let next = world.submit(ask(1));
     world.pass(20);
     world.finish(first);
-    assert_eq!(world.ending(expired), Some(Ending::Expired));
-    assert_eq!(world.ending(timed_out), Some(Ending::QueueTimeout));
+    assert_eq!(
+        world.ending(expired),
+        Some(Ending::Expired(Some(Obstacle::Turn)))
+    );
+    assert_eq!(
+        world.ending(timed_out),
+        Some(Ending::QueueTimeout(Obstacle::Turn))
+    );
     assert_eq!(world.started(), [first, next]);
 }
 
@@ -127,7 +167,7 @@ fn a_worker_may_begin_unless_its_job_has_ended() {
     assert!(!world.begin(cancelled));
     world.pass(5);
     assert!(!world.begin(late), "its deadline is looked at again");
-    assert_eq!(world.ending(late), Some(Ending::Expired));
+    assert_eq!(world.ending(late), Some(Ending::Expired(None)));
     world.finish(ready);
     assert!(!world.begin(ready), "its permit is back");
     for job in [cancelled, late] {
@@ -178,7 +218,7 @@ fn what_a_call_brings_after_its_job_has_ended_is_not_heard() {
         let job = world.submit(ask(1).along(&[&[0], &[1]]).within(5));
         world.play(5);
         world.give_back(job, outcome);
-        assert_eq!(world.ending(job), Some(Ending::Expired));
+        assert_eq!(world.ending(job), Some(Ending::Expired(None)));
         assert_eq!((world.seen[&job].attempt, world.view().in_use), (1, 0));
     }
 }

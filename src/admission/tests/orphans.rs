@@ -14,7 +14,7 @@ fn a_slot_is_quarantined_after_a_second_and_free_after_six() {
     let (deaf, next) = (world.submit(ask(1).within(10)), world.submit(ask(1)));
     assert!(world.begin(deaf));
     world.play(10);
-    assert_eq!(world.ending(deaf), Some(Ending::Expired));
+    assert_eq!(world.ending(deaf), Some(Ending::Expired(None)));
     assert_eq!(world.view().in_use, 1, "its holder has yet to come back");
     world.play(1);
     assert_eq!(world.seen[&deaf].quarantined, at(11));

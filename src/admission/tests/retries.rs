@@ -260,7 +260,7 @@ fn who_backs_off_ends_by_its_deadline_a_cancel_or_the_end_of_the_drain() {
     world.tick();
     assert_eq!(
         world.ending(first),
-        Some(Ending::Expired),
+        Some(Ending::Expired(None)),
         "even if the tick is late"
     );
     assert_eq!(world.view().backing_off, 0);

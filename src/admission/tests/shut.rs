@@ -328,7 +328,10 @@ fn a_target_that_falls_away_does_not_renew_the_time_in_line() {
         "the other one may have the model"
     );
     world.play(30);
-    assert_eq!(world.ending(waits), Some(Ending::QueueTimeout));
+    assert_eq!(
+        world.ending(waits),
+        Some(Ending::QueueTimeout(full(Slots::Provider, 1, 1)))
+    );
 }
 
 #[test]

@@ -29,14 +29,6 @@ impl World {
     }
 }
 
-fn full(slots: Slots, in_use: usize, limit: usize) -> Obstacle {
-    Obstacle::Full {
-        slots,
-        in_use,
-        limit,
-    }
-}
-
 #[test]
 fn a_place_in_line_counts_higher_classes_and_the_turns_of_others() {
     let mut world = World::new(one_slot());

@@ -154,7 +154,7 @@ impl Ear {
 
     fn expired(&self, call: &SharedCall) -> Arc<Ended> {
         let phase = call.job().map_or(Phase::Queue, |job| job.phase());
-        Ended::of(Verdict::Expired(phase))
+        Ended::of(Verdict::Expired(phase.into()))
     }
 
     /// Leaves a word for the connection's own thread.
