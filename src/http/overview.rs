@@ -87,7 +87,7 @@ impl Api {
 
 /// A request, with its place in line where it waits.
 fn row(active: &Active) -> Value {
-    let mut body = active.json();
+    let mut body = active.brief();
     body["waits"] = match active.view.whereabouts {
         _ if active.has_joined() => Value::Null,
         None => Value::Null,

@@ -20,8 +20,10 @@ const NAMED: usize = 16;
 impl Api {
     /// `GET /api/requests`: the caller's requests that have not ended, oldest first, and how long requests took lately.
     pub(super) fn requests(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
-        let active: Vec<Value> = self.active(visit).iter().map(Active::json).collect();
-        let body = json!({ "active": active, "lately": self.lately() });
+        let active = self.active(visit, |_| true);
+        let mut body = json!({ "active": null, "lately": self.lately() });
+        // A macro would copy what it is given: here thousands of rows with the names of those that they wait for.
+        body["active"] = active.into_iter().map(Active::into_json).collect();
         visit.json(200, &body)
     }
 
@@ -43,14 +45,17 @@ impl Api {
     pub(super) fn request(&self, visit: &Visit<'_>) -> Result<(), ApiError> {
         let id = visit.rest();
         // First: what was decided of an active request is on record once it is listed.
-        let active = self.active(visit);
+        let mut active = self.active(visit, |view| *view.request_id == *id);
         let calendar = Calendar::of(&*self.clock);
         let now = self.clock.now();
         let mut events = self.lifecycle.of_request(id, now);
         events.retain(|event| visit.caller.may_see(event.subject.key.as_deref()));
         let story = |events: &[Event]| {
             let job = events.first().map(|event| event.subject.job);
-            let active = active.iter().find(|active| Some(active.view.job) == job);
+            let place = active
+                .iter()
+                .position(|active| Some(active.view.job) == job);
+            let active = place.map(|place| active.swap_remove(place));
             story(id, events, active, &calendar, now)
         };
         let mut stories: Vec<Value> = events
@@ -84,11 +89,15 @@ impl Api {
         )
     }
 
-    /// The requests that have not ended and that the caller may see.
-    fn active(&self, visit: &Visit<'_>) -> Vec<Active> {
+    /// The requests that have not ended and that the caller may see; what they wait for, for those that are `meant`.
+    fn active(&self, visit: &Visit<'_>, meant: impl Fn(&RequestView) -> bool) -> Vec<Active> {
         let jobs = self.jobs(visit);
         let holders = Holders::among(&jobs);
-        let waits: Vec<Value> = jobs.iter().map(|view| holders.waits(view)).collect();
+        let waits = |view| match meant(view) {
+            true => holders.waits(view),
+            false => Value::Null,
+        };
+        let waits: Vec<Value> = jobs.iter().map(waits).collect();
         drop(holders);
         self.active_among(visit, jobs.into_iter().zip(waits))
     }
@@ -139,7 +148,7 @@ impl Api {
 fn story(
     id: &str,
     events: &[Event],
-    active: Option<&Active>,
+    active: Option<Active>,
     calendar: &Calendar,
     now: Time,
 ) -> Value {
@@ -151,14 +160,14 @@ fn story(
     let end = events.iter().rfind(|event| event.step.is_end());
     let phases = end
         .and_then(|event| event.phases.as_deref().copied())
-        .or(active.map(|active| active.view.phases));
+        .or(active.as_ref().map(|active| active.view.phases));
     json!({
         "request_id": id,
         "received_at": time(calendar, received),
         "ended": end.map(|event| event.step.name()),
         "phases": phases,
         "steps": steps,
-        "active": active.map(Active::json),
+        "active": active.map(Active::into_json),
     })
 }
 
@@ -323,7 +332,14 @@ impl Active {
         }
     }
 
-    pub(super) fn json(&self) -> Value {
+    fn into_json(self) -> Value {
+        let mut row = self.brief();
+        row["waits"] = self.waits;
+        row
+    }
+
+    /// Without a word on what it waits for.
+    pub(super) fn brief(&self) -> Value {
         let view = &self.view;
         let state = match (&self.joined, view.phase) {
             (Some(_), _) => "JOINED",
@@ -342,7 +358,7 @@ impl Active {
             "joined": self.joined.as_deref(),
             "clients": self.clients,
             "phase": view.phase.to_string(),
-            "waits": self.waits,
+            "waits": null,
             "attempt": view.call.as_ref().map_or(0, |call| call.attempt),
             "age_s": seconds(view.age),
             "deadline_in_s": seconds(view.left),
