@@ -110,9 +110,11 @@ pub fn run() -> ExitCode {
 }
 
 fn serve(settings: Settings) -> ExitCode {
+    // Before anything is read: what a pipe says it says once.
+    let lean = allocator::keep_none();
     let file = Loader::locate(settings.source.config.as_deref());
     match settings.load() {
-        Ok(config) => serve::serve(config, file.as_deref(), settings),
+        Ok(config) => serve::serve(config, file.as_deref(), settings, lean),
         Err(error) => refuse(&error),
     }
 }

@@ -1,27 +1,32 @@
 //! `pointsman serve`
 
-use std::io::Write;
+use std::fs;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::allocator;
 use super::service::{self, Given, Manager, Watch};
 use super::signals::Signals;
 use super::{Settings, fail, logging};
-use crate::config::{Config, ConfigError, Environment, Provider, ProviderKind};
+use crate::config::{Config, ConfigError, Environment, Loader, Provider, ProviderKind};
 use crate::gateway::{ConfigSource, Gateway, Server, StartError, Unhealthy};
 
 /// How often it is seen whether too many workers are lost.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// Serves until a signal comes, then drains. A second signal ends the process at once.
-/// `file` is where the configuration was read, and `settings` what it is read by: also when it is reloaded.
-pub(super) fn serve(config: Config, file: Option<&Path>, settings: Settings) -> ExitCode {
+/// `file` is where the configuration was read, and `settings` what it is read by: also when it is reloaded. `lean` is
+/// whether its threads keep no memory for themselves, or why not.
+pub(super) fn serve(
+    config: Config,
+    file: Option<&Path>,
+    settings: Settings,
+    lean: io::Result<()>,
+) -> ExitCode {
     // Before anything opens a handle, or starts a thread.
-    let lean = allocator::keep_none();
     let given = service::given();
     let log = logging::start(&config.log.level);
     if let Err(error) = lean {
@@ -120,11 +125,29 @@ struct Reread {
 
 impl ConfigSource for Reread {
     fn read(&self) -> Result<Config, ConfigError> {
+        if let Some(path) = Loader::locate(self.settings.source.config.as_deref()) {
+            readable_again(&path).map_err(|cause| ConfigError::Unreadable { path, cause })?;
+        }
         self.settings.load()
     }
 
     fn in_force(&self, config: &Config) {
         self.log.set(&config.log.level);
+    }
+}
+
+/// What a pipe said at the start it does not say again, and a reader of one waits for whoever writes. An empty file is
+/// most likely one that somebody is about to write.
+fn readable_again(path: &Path) -> io::Result<()> {
+    let about = fs::metadata(path)?;
+    match (about.is_file(), about.len()) {
+        (false, _) => Err(io::Error::other(
+            "it is no regular file, so it is read at the start alone",
+        )),
+        (true, 0) => Err(io::Error::other(
+            "it is empty; a comment in it says that it is meant to be",
+        )),
+        (true, _) => Ok(()),
     }
 }
 

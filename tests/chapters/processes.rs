@@ -42,6 +42,37 @@ fn its_threads_keep_no_memory_for_themselves_unless_somebody_has_decided() {
 }
 
 #[test]
+fn a_configuration_may_come_through_a_pipe_which_is_read_once() {
+    let script = "exec \"$1\" serve --config /dev/stdin --listen 127.0.0.1:0 <<END\n\
+                  profile = 'test'\nlimits.global = 3\nEND\n";
+    let server = Server::start_by(script, "profile = \"test\"", &[], Stdio::null());
+    assert_eq!(server.page("/api/status")["slots"]["global"]["limit"], 3);
+    let answer = server.client().post("/api/reload", &serde_json::json!({}));
+    let error = answer.json()["error"]["message"].clone();
+    let said = error.as_str().expect("a message");
+    assert_eq!(answer.status, 422, "{said}");
+    assert!(said.contains("/dev/stdin: it is no regular file"), "{said}");
+    assert_eq!(server.page("/api/status")["slots"]["global"]["limit"], 3);
+}
+
+#[test]
+fn a_file_that_somebody_is_about_to_write_is_not_taken_for_a_configuration() {
+    let server = Server::start("profile = \"test\"\nlimits.global = 3");
+    let file = server.directory().join("config.toml");
+    std::fs::write(&file, "").expect("written");
+    let answer = server.client().post("/api/reload", &serde_json::json!({}));
+    assert_eq!(answer.status, 422);
+    let error = answer.json()["error"]["message"].clone();
+    assert!(
+        error
+            .as_str()
+            .is_some_and(|said| said.contains("it is empty")),
+        "{error}"
+    );
+    assert_eq!(server.page("/api/status")["slots"]["global"]["limit"], 3);
+}
+
+#[test]
 fn killed_its_clients_see_a_broken_answer_and_its_successor_serves_on_the_same_port() {
     let upstream = Upstream::start(Script::text("hello from {id}"));
     upstream.on_model("silent", Script::Silent);
