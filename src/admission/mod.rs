@@ -323,7 +323,7 @@ impl fmt::Display for Throttled {
         let Throttled { to, of } = self;
         write!(
             f,
-            "the throttle holds the global limit at {to} of {of}, for the load of the box"
+            "the throttle holds the global limit at {to} of {of} (/api/throttling/status says why)"
         )
     }
 }

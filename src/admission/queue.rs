@@ -123,6 +123,18 @@ impl Line {
         line.map_or(0, |line| line.jobs.range(..place).take(most).count())
     }
 
+    /// Flows whose turn comes before this one's, of one class; `None` where that is not known, or more than `most`.
+    pub(super) fn flows_before(&self, class: ClassId, flow: FlowId, most: usize) -> Option<usize> {
+        let class = &self.classes[class];
+        let (standing, time, place) = class.flows.get(&flow)?.listed?;
+        let key = (time, place, flow);
+        let before = match standing {
+            Standing::Fresh => class.active.len() + class.fresh.range(..key).take(most).count(),
+            _ => class.active.range(..key).take(most).count(),
+        };
+        (before < most).then_some(before)
+    }
+
     /// Flows with jobs that wait or run, of one class.
     pub(super) fn flows_in(&self, class: ClassId) -> usize {
         self.classes[class].flows.len()

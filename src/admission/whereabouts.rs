@@ -61,6 +61,8 @@ pub enum Slots {
     Sessions,
     /// Of its provider.
     Provider,
+    /// Of its provider, which takes fewer calls for now than it may be sent.
+    Learned,
     /// Of all, those that are kept for other providers left out.
     Shared,
     /// Of all.
@@ -76,7 +78,7 @@ impl fmt::Display for Obstacle {
                 limit,
                 throttled,
             } => {
-                write!(f, "{in_use} of {limit} {slots} are taken")?;
+                write!(f, "{in_use} of {limit} {slots} in use")?;
                 match throttled {
                     None => Ok(()),
                     Some(throttled) => write!(f, "; {throttled}"),
@@ -103,6 +105,7 @@ impl fmt::Display for Slots {
             Slots::Session => "slots of its session",
             Slots::Sessions => "places for sessions with calls in flight",
             Slots::Provider => "slots of its provider",
+            Slots::Learned => "slots that its provider was found to bear for now",
             Slots::Shared => "slots that are not kept for other providers",
             Slots::Global => "slots",
         })
@@ -178,7 +181,7 @@ impl Core {
         if in_use >= limit {
             full(Slots::Provider, in_use, limit)
         } else if here >= learned {
-            full(Slots::Provider, here, learned)
+            full(Slots::Learned, here, learned)
         } else if all >= room {
             full(Slots::Global, all, room)
         } else if all + self.reserve(provider) >= room {
@@ -192,13 +195,19 @@ impl Core {
     /// A job's place in line, and the wait to expect.
     fn forecast(&self, job: &Job) -> (usize, Option<Duration>) {
         let line = &self.lines[job.stage().index()];
-        let turn = line.rank(job.class, job.flow, job.place, SLICE) + 1;
+        let rounds = line.rank(job.class, job.flow, job.place, SLICE);
+        let turn = rounds + 1;
         let mut position = 0;
         let mut work = Some(0_u64);
         for class in 0..=job.class {
             let waiting = line.waiting_in(class);
             let starts = match class == job.class {
-                true => waiting.min(line.flows_in(class).max(1).saturating_mul(turn)),
+                true => {
+                    let flows = line.flows_in(class).max(1);
+                    let first = line.flows_before(class, job.flow, SLICE);
+                    let last = first.unwrap_or(flows - 1).min(flows - 1);
+                    waiting.min(flows.saturating_mul(rounds) + last + 1)
+                }
                 false => waiting,
             };
             position += starts;

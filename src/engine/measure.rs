@@ -197,7 +197,7 @@ fn of_obstacle(obstacle: &Obstacle) -> SemaphoreType {
     match obstacle {
         Obstacle::Full { slots, .. } => match slots {
             Slots::Session | Slots::Sessions => SemaphoreType::Session,
-            Slots::Provider => SemaphoreType::Provider,
+            Slots::Provider | Slots::Learned => SemaphoreType::Provider,
             Slots::Shared | Slots::Global => SemaphoreType::Global,
         },
         Obstacle::Shut(..) | Obstacle::Probing => SemaphoreType::Provider,

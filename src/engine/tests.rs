@@ -336,7 +336,7 @@ fn a_job_in_line_ends_at_the_queue_timeout_and_leaves_it() {
     let holders = [bench.submit(running), bench.submit(other)];
     assert_eq!(
         bench.submit(bench.quick("a")).wait().verdict.reason(),
-        "queue timeout: 2 of 2 slots of its provider are taken"
+        "queue timeout: 2 of 2 slots of its provider in use"
     );
     assert_eq!(bench.engine.snapshot().core.waiting, 0, "it left the line");
     holders

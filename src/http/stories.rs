@@ -287,7 +287,7 @@ impl<'a> Holders<'a> {
         let (kind, holders) = match slots {
             Slots::Session => ("session", self.by_owner.get(&view.owner).unwrap_or(&none)),
             Slots::Sessions => ("sessions", &self.in_sessions),
-            Slots::Provider => ("provider", of_provider.unwrap_or(&none)),
+            Slots::Provider | Slots::Learned => ("provider", of_provider.unwrap_or(&none)),
             Slots::Shared => ("shared", of_provider.unwrap_or(&none)),
             Slots::Global => ("global", &self.all),
         };
@@ -295,7 +295,9 @@ impl<'a> Holders<'a> {
         let own = match slots {
             // Counted are sessions, not their calls.
             Slots::Sessions => self.sessions.len(),
-            Slots::Session | Slots::Provider | Slots::Shared | Slots::Global => named.len(),
+            Slots::Session | Slots::Provider | Slots::Learned | Slots::Shared | Slots::Global => {
+                named.len()
+            }
         };
         json!({
             "for": kind,

@@ -236,7 +236,7 @@ fn a_function_without_a_provider_takes_a_global_slot() {
     let error = gateway.chat(job).expect_err("no slot is free");
     assert_eq!(
         error.to_string(),
-        "the deadline passed; phase: queue; 1 of 1 slots are taken"
+        "the deadline passed; phase: queue; 1 of 1 slots in use"
     );
     deaf.release();
     assert_eq!(join(holder), Ok(()));

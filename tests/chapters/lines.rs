@@ -132,7 +132,7 @@ fn nobody_waits_for_longer_than_the_queue_timeout() {
     let mut late = ask("late").id("late").send(&rig.server);
     let response = refused(&mut late);
     assert_eq!((response.status, &*code(&response)), (503, "queue_timeout"));
-    let message = "the request waited in line for longer than the queue timeout (queue.timeout): 1 of 1 slots are taken";
+    let message = "the request waited in line for longer than the queue timeout (queue.timeout): 1 of 1 slots in use";
     assert_eq!(response.json()["error"]["message"], message);
     assert!(retry_after(&response) >= 1);
     assert_eq!(response.header("x-should-retry"), Some("false"));

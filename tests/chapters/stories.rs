@@ -361,7 +361,10 @@ fn whoever_waits_is_shown_with_its_place_and_with_those_who_hold_its_slots() {
         (&json!(2), &json!(2))
     );
     assert_eq!(fourth["holders"], json!(["first", "third"]));
-    assert_eq!(fourth["position"], 2, "{fourth:#}");
+    assert_eq!(
+        fourth["position"], 1,
+        "the second waits for its session: {fourth:#}"
+    );
     let running = rig.wait_until_active("first", "it runs", |request| !request.is_null());
     assert_eq!(running["waits"], Value::Null);
     rig.gate.release();

@@ -50,10 +50,10 @@ fn who_waited_in_vain_is_told_for_what() {
         Some(Ending::Expired(Some(obstacle))) => obstacle.to_string(),
         ending => panic!("{ending:?}"),
     };
-    assert_eq!(waited_for(second), "1 of 1 slots of its session are taken");
+    assert_eq!(waited_for(second), "1 of 1 slots of its session in use");
     assert_eq!(
         waited_for(other),
-        "1 of 1 slots are taken; the throttle holds the global limit at 1 of 5, for the load of the box"
+        "1 of 1 slots in use; the throttle holds the global limit at 1 of 5 (/api/throttling/status says why)"
     );
 }
 

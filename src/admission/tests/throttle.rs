@@ -77,7 +77,7 @@ fn a_refusal_says_that_the_throttle_holds_the_limit_down() {
     assert_eq!(refusal.throttled, Some(Throttled { to: 1, of: 5 }));
     assert_eq!(
         refusal.to_string(),
-        "the queue is full (queue.capacity); the throttle holds the global limit at 1 of 5, for the load of the box"
+        "the queue is full (queue.capacity); the throttle holds the global limit at 1 of 5 (/api/throttling/status says why)"
     );
 }
 
