@@ -445,7 +445,6 @@ impl Inner {
         }
         let returning = self.returning.take();
         self.look_at_limits(returning, &view);
-        self.limit_is_kept(actions, &view);
         // What was decided before the core heard of a return may no longer hold at the target that it came from.
         let heard = |out: Out| actions.iter().position(|action| action.job == out.job);
         let heard = returning.map(|out| (out.target, heard(out).unwrap_or(actions.len())));
@@ -485,6 +484,7 @@ impl Inner {
                 Step::Wait { .. } | Step::BackOff { .. } => {}
             }
         }
+        self.limit_is_kept(actions, &view);
     }
 
     /// A limit is cut only by a call that was started after the last cut.

@@ -94,6 +94,11 @@ fn a_slot_that_is_taken_from_its_holder_is_another_s_whenever_that_comes_back() 
 }
 
 #[test]
+fn while_too_many_workers_are_lost_as_many_calls_fewer_are_made_and_nothing_is_taken_in() {
+    check(scenario::MISSING);
+}
+
+#[test]
 fn a_throttle_at_any_moment_is_kept_interrupts_nobody_and_lets_go_in_one_step() {
     check(scenario::THROTTLES);
 }

@@ -45,6 +45,8 @@ pub(super) struct Scenario {
     pub(super) reloads: &'static [usize],
     /// The time of each job, by its number.
     pub(super) patience: fn(u64) -> Duration,
+    /// The longest time in line; without it that of the first job.
+    pub(super) in_line: Option<Duration>,
     /// Calls in flight at each provider.
     pub(super) limit: usize,
     /// Calls in flight of one session.
@@ -72,6 +74,7 @@ pub(super) const PLAIN: Scenario = Scenario {
     loads: &[],
     reloads: &[],
     patience: |job| Duration::from_secs(2 + job % 3),
+    in_line: None,
     limit: 2,
     session: 1,
     adaptive: false,
@@ -308,7 +311,7 @@ pub(super) const STOPS: Scenario = Scenario {
 /// before their slot is taken from them, some when another has it.
 pub(super) const ORPHANS: Scenario = Scenario {
     jobs: 6,
-    rest: 20,
+    rest: 12,
     cancelled: &[1],
     orphans: Some(OrphanSettings {
         quarantine_after: Duration::from_secs(1),
@@ -317,7 +320,8 @@ pub(super) const ORPHANS: Scenario = Scenario {
     }),
     holds: |job| [100, 60, 12, 20, 12, 12][job as usize],
     session: 2,
-    patience: |job| Duration::from_secs([1, 2, 30, 1, 30, 30][job as usize]),
+    in_line: Some(Duration::from_secs(120)),
+    patience: |job| Duration::from_secs([1, 2, 30, 60, 90, 120][job as usize]),
     report: |_, _, _| Outcome::Completed,
     turns: &[
         ("one is back before it is given up on", |_, record| {
@@ -369,6 +373,35 @@ pub(super) const ORPHANS: Scenario = Scenario {
         }),
     ],
     ..PLAIN
+};
+
+/// The same where nobody is hired: as many as are lost are missing, though slots be free, until some come back.
+pub(super) const MISSING: Scenario = Scenario {
+    rest: 5,
+    orphans: Some(OrphanSettings {
+        quarantine_after: Duration::from_secs(1),
+        reclaim_after: Duration::from_secs(2),
+        max_lost: 0,
+    }),
+    turns: &[
+        ("nothing is taken in for one who is lost", |_, record| {
+            ends(record, |end| {
+                refused(end, RefusalReason::WorkersLost { lost: 1 })
+            })
+        }),
+        ("all are lost", |_, record| {
+            ends(record, |end| {
+                refused(end, RefusalReason::WorkersLost { lost: 2 })
+            })
+        }),
+        ("one starts after that", |_, record| {
+            let mut actions = record.iter().rev();
+            let last = actions.find(|(_, action)| is_start(action) || given_up(action).is_some());
+            last.is_some_and(|(_, action)| is_start(action))
+                && record.iter().any(|(_, action)| given_up(action).is_some())
+        }),
+    ],
+    ..ORPHANS
 };
 
 /// A box that is loaded, more and less, while jobs come and calls are in flight.
@@ -479,7 +512,7 @@ impl Scenario {
                 per_session: 2,
                 max_bytes: 100,
                 per_provider: 3,
-                timeout: (self.patience)(0),
+                timeout: self.in_line.unwrap_or((self.patience)(0)),
                 weights: [16, 4, 1],
                 pressure_on: 2,
                 pressure_off: 1,

@@ -34,15 +34,17 @@ impl Inner {
         });
     }
 
-    /// Nothing starts above the limit in force, and a limit that is set interrupts nobody.
+    /// Nothing starts above the limit in force or without a worker, and a limit that is set interrupts nobody.
     pub(super) fn limit_is_kept(&mut self, actions: &[Action], view: &CoreView) {
         assert_eq!(view.limit_now, self.limit());
         let starts = actions
             .iter()
             .filter(|action| matches!(action.step, Step::Start { .. }));
         let started = starts.count();
-        let kept = started == 0 || view.in_use <= self.limit();
-        assert!(kept, "above the global limit: {view:?}");
+        if started > 0 {
+            assert!(view.in_use <= self.limit(), "above the limit: {view:?}");
+            assert!(self.at_work() <= self.workers(), "nobody is idle: {view:?}");
+        }
         if let Some(set) = self.setting.take() {
             let mut actions = actions.iter();
             let told = actions.find(|action| matches!(action.step, Step::Interrupt(_)));

@@ -70,13 +70,22 @@ impl Inner {
         assert!(!is_tick || late.is_none(), "nobody looked after {late:?}");
     }
 
-    /// Calls that may start beside those that are in flight. Who is lost is replaced, unless too many are.
+    /// Calls that may start beside those that are in flight.
     pub(super) fn vacant(&self) -> usize {
+        let slots = self.limit().saturating_sub(self.out.len());
+        slots.min(self.workers().saturating_sub(self.at_work()))
+    }
+
+    /// Those who may be at work. Who is lost is replaced, unless too many are.
+    pub(super) fn workers(&self) -> usize {
         let orphans = self.scenario.orphans.unwrap_or_default();
         let missing = self.lost().saturating_sub(orphans.max_lost);
-        let workers = self.scenario.limit.saturating_sub(missing);
-        let slots = self.limit().saturating_sub(self.out.len());
-        slots.min(workers.saturating_sub(self.out.len() - self.quarantined()))
+        self.scenario.limit.saturating_sub(missing)
+    }
+
+    /// Calls whose holders are not given up on.
+    pub(super) fn at_work(&self) -> usize {
+        self.out.len() - self.quarantined()
     }
 
     /// When the watchdog looks after it next, if it ever does.
