@@ -103,6 +103,8 @@ struct Seen {
     calling: usize,
     /// How many workers were hired.
     hired: u32,
+    /// What each worker has in hand.
+    hands: BTreeMap<WorkerId, PermitKey>,
     /// Those who were given up on: others work in their place.
     lost: BTreeSet<WorkerId>,
 }
@@ -245,12 +247,15 @@ impl Shared {
                     assert!(first, "{:?} ended twice", action.job);
                 }
                 Step::Quarantine {
+                    permit,
                     worker: Some(worker),
-                    ..
                 } => {
-                    assert!(seen.lost.insert(worker), "{worker:?} is lost twice");
-                    drop(seen);
-                    self.hire();
+                    // Perhaps it is back, and has another in hand.
+                    if seen.hands.get(&worker) == Some(&permit) {
+                        assert!(seen.lost.insert(worker), "{worker:?} is lost twice");
+                        drop(seen);
+                        self.hire();
+                    }
                 }
                 Step::Wait { .. }
                 | Step::BackOff { .. }
@@ -290,6 +295,12 @@ impl Shared {
         let Some(ready) = next else {
             return;
         };
+        let in_hand = |permit: Option<PermitKey>| {
+            let mut seen = self.seen.lock().expect("no thread panicked");
+            seen.hands.retain(|&whose, _| whose != worker);
+            seen.hands.extend(permit.map(|permit| (worker, permit)));
+        };
+        in_hand(Some(ready.permit));
         let report = if self.begin(ready.permit, worker) {
             self.seen.lock().expect("no thread panicked").calling += 1;
             (0..(self.scenario.holds)(ready.job.0)).for_each(|_| thread::yield_now());
@@ -302,6 +313,7 @@ impl Shared {
             dropped()
         };
         self.give_back(ready.permit, report);
+        in_hand(None);
     }
 
     /// A call is over. No more are under way than there is room for, but for those whose slots were taken from them.

@@ -375,7 +375,7 @@ pub(super) const ORPHANS: Scenario = Scenario {
     ..PLAIN
 };
 
-/// The same where nobody is hired: as many as are lost are missing, though slots be free, until some come back.
+/// The same where nobody counts as replaced: as many as are lost are missing, though slots be free, until some come back.
 pub(super) const MISSING: Scenario = Scenario {
     rest: 5,
     orphans: Some(OrphanSettings {
