@@ -4,17 +4,21 @@
 //! whichever thread made the core speak, so in any order. What the rules say of a job's life is checked against the
 //! record, in the order of its sequence numbers.
 
+mod limits;
+mod orphans;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use pointsman::admission::{
     Action, Cause, Core, CoreView, Ending, Event, JobId, Outcome, PermitKey, RefusalReason, Report,
-    Step, Submission, TargetId, WorkerId,
+    Step, Submission, TargetId, Throttle, WorkerId,
 };
 use pointsman::cancel::CancelReason;
 use pointsman::clock::Time;
 use shuttle::sync::{Arc, Mutex};
 use shuttle::thread;
 
+use super::record::{LimitSet, Record};
 use super::scenario::Scenario;
 
 /// What the threads share.
@@ -27,6 +31,8 @@ struct Shared {
     seen: Mutex<Seen>,
     /// Permits that come back twice: from their owner, and from somebody else.
     stale: Mutex<Vec<PermitKey>>,
+    /// All who were ever hired.
+    crew: Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
 /// A job that was handed to the workers.
@@ -41,14 +47,27 @@ struct Ready {
 
 /// What the core's lock protects.
 struct Inner {
+    scenario: Scenario,
     core: Core,
     now: Time,
     /// Permits that were given out and that their owners have not given back, with what is known of them.
     out: Vec<Out>,
+    /// All that were ever given out.
+    given: BTreeSet<PermitKey>,
+    /// Those whose slots were taken from them, and that have not come back.
+    abandoned: Vec<Out>,
+    /// How many there ever were of these.
+    reclaimed: u64,
+    /// The global limit that is configured, and what the load of the box leaves of it.
+    configured: usize,
+    throttle: Throttle,
+    /// What was in flight when the global limit was last set.
+    debt: usize,
+    /// The limit that is being set.
+    setting: Option<LimitSet>,
     /// Deadlines of the jobs that were submitted.
     deadlines: BTreeMap<JobId, Time>,
-    /// All decisions, with the moment of each.
-    record: Vec<(Time, Action)>,
+    record: Record,
     ended: BTreeSet<JobId>,
     /// Of each target: its limit, and the last decision before it was last cut.
     limits: Vec<(usize, u64)>,
@@ -68,6 +87,12 @@ struct Out {
     target: TargetId,
     /// The decision that it was given out by.
     seq: u64,
+    /// Who makes the call, once it has begun.
+    worker: Option<WorkerId>,
+    /// Since when its job has ended.
+    interrupted: Option<Time>,
+    /// Since when its holder is given up on.
+    quarantined: Option<Time>,
 }
 
 #[derive(Default)]
@@ -76,6 +101,12 @@ struct Seen {
     numbers: BTreeSet<u64>,
     /// Calls whose worker may make them and has not given back.
     calling: usize,
+    /// How many workers were hired.
+    hired: u32,
+    /// What each worker has in hand.
+    hands: BTreeMap<WorkerId, PermitKey>,
+    /// Those who were given up on: others work in their place.
+    lost: BTreeSet<WorkerId>,
 }
 
 /// One life of the gateway: all threads of the scenario, until every job has ended and every permit is back. Says which
@@ -87,14 +118,38 @@ pub(super) fn live(scenario: Scenario) -> Vec<bool> {
         ready: Mutex::default(),
         seen: Mutex::default(),
         stale: Mutex::default(),
+        crew: Mutex::default(),
         scenario,
     });
+    (0..scenario.workers).for_each(|_| shared.hire());
+    let threads = errands(scenario, &jobs).into_iter().map(|errand| {
+        let shared = Arc::clone(&shared);
+        thread::spawn(move || errand(&shared))
+    });
+    for thread in threads.collect::<Vec<_>>() {
+        thread.join().expect("no thread panicked");
+    }
+    // Nobody is hired any more: the watchdogs have gone home.
+    let crew = std::mem::take(&mut *shared.crew.lock().expect("no thread panicked"));
+    for thread in crew {
+        thread.join().expect("no thread panicked");
+    }
+    shared.check_the_end()
+}
+
+/// What a thread does.
+type Errand = Box<dyn Fn(&Arc<Shared>) + Send>;
+
+/// What all threads do but the workers.
+fn errands(scenario: Scenario, jobs: &[Submission]) -> Vec<Errand> {
     let mut errands: Vec<Errand> = Vec::new();
     for jobs in jobs.chunks(jobs.len().div_ceil(scenario.submitters)) {
         let jobs = jobs.to_vec();
         errands.push(Box::new(move |shared| {
-            jobs.iter()
-                .for_each(|job| shared.on(Event::Submit(job.clone())));
+            for job in &jobs {
+                shared.on(Event::Submit(job.clone()));
+                (0..scenario.rest).for_each(|_| thread::yield_now());
+            }
         }));
     }
     for &job in scenario.cancelled {
@@ -107,8 +162,16 @@ pub(super) fn live(scenario: Scenario) -> Vec<bool> {
             shared.on(Event::Stop { until });
         }));
     }
-    let turns = std::iter::repeat_n(Shared::work as fn(&Shared), scenario.workers);
-    let turns = turns.chain(std::iter::repeat_n(Shared::tick as _, scenario.watchdogs));
+    for limits in scenario.limits() {
+        errands.push(Box::new(move |shared| {
+            for limit in &limits {
+                shared.on(limit.clone());
+                thread::yield_now();
+            }
+        }));
+    }
+    let tick = Shared::tick as fn(&Arc<Shared>);
+    let turns = std::iter::repeat_n(tick, scenario.watchdogs);
     let turns = turns.chain(scenario.reclaims.then_some(Shared::reclaim as _));
     for turn in turns {
         errands.push(Box::new(move |shared| {
@@ -118,22 +181,12 @@ pub(super) fn live(scenario: Scenario) -> Vec<bool> {
             }
         }));
     }
-    let threads = errands.into_iter().map(|errand| {
-        let shared = Arc::clone(&shared);
-        thread::spawn(move || errand(&shared))
-    });
-    for thread in threads.collect::<Vec<_>>() {
-        thread.join().expect("no thread panicked");
-    }
-    shared.check_the_end()
+    errands
 }
-
-/// What a thread does.
-type Errand = Box<dyn Fn(&Shared) + Send>;
 
 impl Shared {
     /// Tells the core, then, without its lock, carries out what it says.
-    fn on(&self, event: Event) {
+    fn on(self: &Arc<Self>, event: Event) {
         let is_tick = matches!(event, Event::Tick);
         self.step(is_tick, |inner, actions| {
             inner.hear(&event);
@@ -141,26 +194,33 @@ impl Shared {
         });
     }
 
-    fn begin(&self, permit: PermitKey) -> bool {
+    fn begin(self: &Arc<Self>, permit: PermitKey, worker: WorkerId) -> bool {
         self.step(false, |inner, actions| {
-            inner.core.begin(permit, WorkerId(0), inner.now, actions)
+            let lives = inner.is_taken(permit, worker);
+            let may = inner.core.begin(permit, worker, inner.now, actions);
+            assert_eq!(may, lives, "only who lives may make its call");
+            may
         })
     }
 
-    fn step<T>(&self, is_tick: bool, tell: impl FnOnce(&mut Inner, &mut Vec<Action>) -> T) -> T {
+    fn step<T>(
+        self: &Arc<Self>,
+        is_tick: bool,
+        tell: impl FnOnce(&mut Inner, &mut Vec<Action>) -> T,
+    ) -> T {
         let mut actions = Vec::new();
         let said = {
             let inner = &mut *self.inner.lock().expect("no thread panicked");
             let said = tell(inner, &mut actions);
-            inner.note(&actions);
-            inner.check(self.scenario.rooms(), is_tick);
+            inner.note(&actions, is_tick);
+            inner.check(is_tick);
             said
         };
         self.carry_out(actions);
         said
     }
 
-    fn carry_out(&self, actions: Vec<Action>) {
+    fn carry_out(self: &Arc<Self>, actions: Vec<Action>) {
         for action in actions {
             let mut seen = self.seen.lock().expect("no thread panicked");
             assert!(seen.numbers.insert(action.seq), "a number was given twice");
@@ -186,39 +246,86 @@ impl Shared {
                     let first = seen.ended.insert(action.job);
                     assert!(first, "{:?} ended twice", action.job);
                 }
+                Step::Quarantine {
+                    permit,
+                    worker: Some(worker),
+                } => {
+                    // Perhaps it is back, and has another in hand.
+                    if seen.hands.get(&worker) == Some(&permit) {
+                        assert!(seen.lost.insert(worker), "{worker:?} is lost twice");
+                        drop(seen);
+                        self.hire();
+                    }
+                }
                 Step::Wait { .. }
                 | Step::BackOff { .. }
                 | Step::Interrupt(_)
-                | Step::Quarantine { .. }
+                | Step::Quarantine { worker: None, .. }
                 | Step::Reclaim { .. } => {}
             }
         }
     }
 
+    /// One more worker, who works until all is over or somebody else was hired in its place.
+    fn hire(self: &Arc<Self>) {
+        let worker = {
+            let mut seen = self.seen.lock().expect("no thread panicked");
+            seen.hired += 1;
+            WorkerId(seen.hired)
+        };
+        let shared = Arc::clone(self);
+        let thread = thread::spawn(move || {
+            while !shared.is_over() && !shared.is_lost(worker) {
+                shared.work(worker);
+                thread::yield_now();
+            }
+        });
+        let mut crew = self.crew.lock().expect("no thread panicked");
+        crew.push(thread);
+    }
+
+    fn is_lost(&self, worker: WorkerId) -> bool {
+        let seen = self.seen.lock().expect("no thread panicked");
+        seen.lost.contains(&worker)
+    }
+
     /// A worker's turn: takes one job, if there is one, and makes its call.
-    fn work(&self) {
+    fn work(self: &Arc<Self>, worker: WorkerId) {
         let next = self.ready.lock().expect("no thread panicked").pop_front();
         let Some(ready) = next else {
             return;
         };
-        let report = if self.begin(ready.permit) {
+        let in_hand = |permit: Option<PermitKey>| {
+            let mut seen = self.seen.lock().expect("no thread panicked");
+            seen.hands.retain(|&whose, _| whose != worker);
+            seen.hands.extend(permit.map(|permit| (worker, permit)));
+        };
+        in_hand(Some(ready.permit));
+        let report = if self.begin(ready.permit, worker) {
             self.seen.lock().expect("no thread panicked").calling += 1;
-            thread::yield_now();
+            (0..(self.scenario.holds)(ready.job.0)).for_each(|_| thread::yield_now());
             if ready.probe {
                 self.on(Event::Answer(ready.permit));
             }
-            let mut seen = self.seen.lock().expect("no thread panicked");
-            let (room, calling) = (self.scenario.rooms().0, seen.calling);
-            assert!(calling <= room, "{calling} calls are under way");
-            seen.calling -= 1;
+            self.hang_up();
             self.scenario.report(ready.job, ready.target, ready.attempt)
         } else {
             dropped()
         };
         self.give_back(ready.permit, report);
+        in_hand(None);
     }
 
-    fn give_back(&self, permit: PermitKey, report: Report) {
+    /// A call is over. No more are under way than there is room for, but for those whose slots were taken from them.
+    fn hang_up(&self) {
+        let inner = self.inner.lock().expect("no thread panicked");
+        let mut seen = self.seen.lock().expect("no thread panicked");
+        let (most, calling) = (inner.most() + inner.abandoned.len(), seen.calling);
+        assert!(calling <= most, "{calling} calls are under way");
+        seen.calling -= 1;
+    }
+
+    fn give_back(self: &Arc<Self>, permit: PermitKey, report: Report) {
         if self.scenario.reclaims {
             let mut stale = self.stale.lock().expect("no thread panicked");
             stale.push(permit);
@@ -227,7 +334,7 @@ impl Shared {
     }
 
     /// The turn of somebody who takes permits back that their owners are about to give back: now, or at any time later.
-    fn reclaim(&self) {
+    fn reclaim(self: &Arc<Self>) {
         let permit = self.stale.lock().expect("no thread panicked").pop();
         if let Some(permit) = permit {
             self.on(Event::GiveBack(permit, dropped()));
@@ -235,7 +342,7 @@ impl Shared {
     }
 
     /// The watchdog's turn: lets the time pass until the core wants a tick.
-    fn tick(&self) {
+    fn tick(self: &Arc<Self>) {
         {
             let inner = &mut *self.inner.lock().expect("no thread panicked");
             let due = inner.core.next_due();
@@ -251,7 +358,8 @@ impl Shared {
         let ended = self.seen.lock().expect("no thread panicked").ended.len();
         let inner = self.inner.lock().expect("no thread panicked");
         let stale = self.stale.lock().expect("no thread panicked");
-        ended == inner.deadlines.len() && inner.out.is_empty() && stale.is_empty()
+        let out = inner.out.len() + inner.abandoned.len() + stale.len();
+        ended == inner.deadlines.len() && out == 0
     }
 
     /// What must be left when all is over: nothing.
@@ -264,8 +372,10 @@ impl Shared {
             view.sessions,
             view.waiting_bytes,
             view.backing_off,
+            view.lost_workers,
+            inner.core.ledger().len(),
         ];
-        assert_eq!(left, [0; 5]);
+        assert_eq!(left, [0; 7]);
         assert_eq!(inner.core.next_due(), Time::NEVER);
         assert_eq!(
             view.turnover.late_returns, inner.late,
@@ -289,11 +399,19 @@ impl Inner {
         let mut core = Core::new(settings);
         let jobs = scenario.submissions(&mut core);
         let inner = Inner {
+            scenario: *scenario,
             core,
             now: Time::ZERO,
             out: Vec::new(),
+            given: BTreeSet::new(),
+            abandoned: Vec::new(),
+            reclaimed: 0,
+            configured: scenario.limit,
+            throttle: Throttle::NONE,
+            debt: 0,
+            setting: None,
             deadlines: jobs.iter().map(|job| (job.job, job.deadline)).collect(),
-            record: Vec::new(),
+            record: Record::default(),
             ended: BTreeSet::new(),
             limits: vec![(usize::MAX, 0); targets],
             returning: None,
@@ -305,21 +423,31 @@ impl Inner {
 
     /// What an event means, before the core hears of it.
     fn hear(&mut self, event: &Event) {
-        let (Event::GiveBack(permit, _) | Event::Answer(permit)) = event else {
-            return;
-        };
-        for probe in &mut self.probes {
-            probe.take_if(|probe| probe == permit);
+        if let Event::GiveBack(permit, _) | Event::Answer(permit) = event {
+            for probe in &mut self.probes {
+                probe.take_if(|probe| probe == permit);
+            }
         }
-        if let Event::GiveBack(..) = event {
-            let at = self.out.iter().position(|out| out.permit == *permit);
-            self.returning = at.map(|at| self.out.swap_remove(at));
-            self.late += u64::from(at.is_none());
+        match event {
+            Event::GiveBack(permit, _) => {
+                let at = self.out.iter().position(|out| out.permit == *permit);
+                self.returning = at.map(|at| self.out.swap_remove(at));
+                if at.is_none() {
+                    self.is_late(*permit);
+                }
+            }
+            Event::Throttle(throttle) => self.set_limit(self.configured, *throttle),
+            Event::Change(change) => self.set_limit(change.settings.global, self.throttle),
+            Event::Submit(_)
+            | Event::Answer(_)
+            | Event::Cancel(..)
+            | Event::Tick
+            | Event::Stop { .. } => {}
         }
     }
 
     /// Puts decisions on record, and looks at whom they let through.
-    fn note(&mut self, actions: &[Action]) {
+    fn note(&mut self, actions: &[Action], is_tick: bool) {
         let view = self.core.view(self.now);
         for (probe, target) in self.probes.iter_mut().zip(&view.targets) {
             // The probe of an earlier time is judged no more.
@@ -333,38 +461,51 @@ impl Inner {
         let heard = |out: Out| actions.iter().position(|action| action.job == out.job);
         let heard = returning.map(|out| (out.target, heard(out).unwrap_or(actions.len())));
         for (at, action) in actions.iter().enumerate() {
-            self.record.push((self.now, action.clone()));
-            match action.step {
-                Step::Start {
+            self.record.actions.push((self.now, action.clone()));
+            match &action.step {
+                &Step::Start {
                     permit,
                     target,
                     probe,
                     ..
                 } => {
+                    assert!(self.given.insert(permit), "it was given out before");
                     self.out.push(Out {
                         permit,
                         job: action.job,
                         target,
                         seq: action.seq,
+                        worker: None,
+                        interrupted: None,
+                        quarantined: None,
                     });
                     let before = heard.is_some_and(|(of, heard)| of == target && at < heard);
                     if !before {
                         self.let_through(permit, target, probe, &view);
                     }
                 }
-                Step::End(_) => assert!(self.ended.insert(action.job), "it ended twice"),
-                Step::Wait { .. }
-                | Step::BackOff { .. }
-                | Step::Interrupt(_)
-                | Step::Quarantine { .. }
-                | Step::Reclaim { .. } => {}
+                Step::End(ending) => {
+                    assert!(self.ended.insert(action.job), "it ended twice");
+                    self.refuses_rightly(ending);
+                }
+                Step::Interrupt(_) => self.is_told(action.job),
+                step @ (Step::Quarantine { .. } | Step::Reclaim { .. }) => {
+                    assert!(is_tick, "only a tick does this: {step:?}");
+                    self.watchdog_acts(step);
+                }
+                Step::Wait { .. } | Step::BackOff { .. } => {}
             }
         }
+        self.limit_is_kept(actions, &view);
     }
 
     /// A limit is cut only by a call that was started after the last cut.
     fn look_at_limits(&mut self, returning: Option<Out>, view: &CoreView) {
-        let decided = self.record.last().map_or(0, |(_, action)| action.seq);
+        let decided = self
+            .record
+            .actions
+            .last()
+            .map_or(0, |(_, action)| action.seq);
         let targets = view.targets.iter().enumerate();
         for ((index, target), (limit, cut)) in targets.zip(&mut self.limits) {
             if target.limit < *limit && *limit < usize::MAX {
@@ -390,16 +531,21 @@ impl Inner {
     }
 
     /// What must hold whenever the lock is free.
-    fn check(&self, (room, of_session): (usize, usize), is_tick: bool) {
+    fn check(&self, is_tick: bool) {
         self.core.audit().expect("the books agree");
         let view = self.core.view(self.now);
-        let out = self.out.len();
+        let (out, most) = (self.out.len(), self.most());
         assert_eq!(view.in_use, out, "each permit that is out has its slot");
-        assert!(out <= room, "{out} calls, room for {room}");
-        assert!(out <= view.sessions * of_session, "the limit of a session");
+        assert!(out <= most, "{out} calls, room for {most}");
+        let of_sessions = view.sessions * self.scenario.session;
+        assert!(out <= of_sessions, "the limit of a session");
         assert!(view.sessions <= view.sessions_limit);
-        assert_eq!(view.turnover.taken - view.turnover.given_back, out as u64);
-        assert_eq!(view.turnover.late_returns, self.late);
+        let turnover = view.turnover;
+        let back = turnover.given_back + turnover.reclaimed;
+        assert_eq!(turnover.taken - back, out as u64);
+        assert_eq!(turnover.late_returns, self.late);
+        self.nobody_waits_in_vain(&view);
+        self.orphans_agree(&view, is_tick);
         for (index, target) in view.targets.iter().enumerate() {
             let calls = self.out.iter().filter(|out| out.target.index() == index);
             assert_eq!(target.in_use, calls.count());

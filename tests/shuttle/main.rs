@@ -10,6 +10,7 @@
 
 mod gateway;
 mod ready;
+mod record;
 mod scenario;
 
 use std::sync::Arc;
@@ -85,4 +86,24 @@ fn a_permit_that_comes_back_late_changes_nothing_and_is_counted() {
 #[test]
 fn a_stop_at_any_moment_ends_everything_within_its_drain() {
     check(scenario::STOPS);
+}
+
+#[test]
+fn a_slot_that_is_taken_from_its_holder_is_another_s_whenever_that_comes_back() {
+    check(scenario::ORPHANS);
+}
+
+#[test]
+fn while_too_many_workers_are_lost_as_many_calls_fewer_are_made_and_nothing_is_taken_in() {
+    check(scenario::MISSING);
+}
+
+#[test]
+fn a_throttle_at_any_moment_is_kept_interrupts_nobody_and_lets_go_in_one_step() {
+    check(scenario::THROTTLES);
+}
+
+#[test]
+fn new_limits_at_any_moment_are_kept_and_leave_the_throttle_as_it_is() {
+    check(scenario::CHANGES);
 }

@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use pointsman::admission::{
-    Action, BreakerSettings, Cause, Core, CoreView, Ending, FlowId, JobId, Learning, Outcome,
-    ProviderId, ProviderSettings, QueueSettings, RefusalReason, Report, RetrySettings, Settings,
-    StageId, Step, Submission, TargetId,
+    BreakerSettings, Cause, Change, Core, CoreView, Ending, Event, FlowId, JobId, Learning,
+    OrphanSettings, Outcome, ProviderId, ProviderSettings, QueueSettings, RefusalReason, Report,
+    RetrySettings, Settings, StageId, Step, Submission, TargetId, Throttle,
 };
 use pointsman::cancel::CancelReason;
 use pointsman::clock::Time;
 use pointsman::config::Priority;
 
-/// What was decided, and when.
-pub(super) type Record = [(Time, Action)];
+use super::record::{
+    Record, backs_off, ends, ends_without_interrupt, given_up, is_start, probes, refused,
+    serves_again, takes,
+};
 
 /// A turn that events can take, seen when all is over. One that no schedule took was not tried.
 pub(super) type Turn = (&'static str, fn(&CoreView, &Record) -> bool);
@@ -23,6 +25,8 @@ pub(super) struct Scenario {
     /// Jobs, shared out evenly among so many threads.
     pub(super) jobs: u64,
     pub(super) submitters: usize,
+    /// For how many turns such a thread rests after each of them.
+    pub(super) rest: u32,
     pub(super) workers: usize,
     pub(super) watchdogs: usize,
     /// Each by a thread of its own, perhaps before it arrives.
@@ -31,10 +35,22 @@ pub(super) struct Scenario {
     pub(super) drain: Option<Duration>,
     /// Each permit comes back twice: from its owner and from somebody else, in any order and at any distance.
     pub(super) reclaims: bool,
+    /// What becomes of slots whose holders don't come back; without it they are waited for.
+    pub(super) orphans: Option<OrphanSettings>,
+    /// For how many turns a worker is at the call of a job, whatever it is told meanwhile.
+    pub(super) holds: fn(u64) -> u32,
+    /// What the load of the box leaves of the global limit: one after the other, from a thread of its own.
+    pub(super) loads: &'static [usize],
+    /// Global limits that are configured: one after the other, from a thread of its own.
+    pub(super) reloads: &'static [usize],
     /// The time of each job, by its number.
     pub(super) patience: fn(u64) -> Duration,
+    /// The longest time in line; without it that of the first job.
+    pub(super) in_line: Option<Duration>,
     /// Calls in flight at each provider.
     pub(super) limit: usize,
+    /// Calls in flight of one session.
+    pub(super) session: usize,
     pub(super) adaptive: bool,
     pub(super) breaker: Option<BreakerSettings>,
     pub(super) retry: RetrySettings,
@@ -47,13 +63,20 @@ pub(super) struct Scenario {
 pub(super) const PLAIN: Scenario = Scenario {
     jobs: 5,
     submitters: 1,
+    rest: 0,
     workers: 2,
     watchdogs: 1,
     cancelled: &[],
     drain: None,
     reclaims: false,
+    orphans: None,
+    holds: |_| 1,
+    loads: &[],
+    reloads: &[],
     patience: |job| Duration::from_secs(2 + job % 3),
+    in_line: None,
     limit: 2,
+    session: 1,
     adaptive: false,
     breaker: None,
     retry: NO_RETRY,
@@ -80,8 +103,6 @@ const RETRIES: RetrySettings = RetrySettings {
     attempts: 3,
     ..NO_RETRY
 };
-
-const SESSION: usize = 1;
 
 /// Jobs from several threads at once, more than there are places.
 pub(super) const ARRIVALS: Scenario = Scenario {
@@ -286,10 +307,191 @@ pub(super) const STOPS: Scenario = Scenario {
     ..PLAIN
 };
 
+/// Calls that take no notice of their interrupt, and come back when they like: some before they are given up on, some
+/// before their slot is taken from them, some when another has it.
+pub(super) const ORPHANS: Scenario = Scenario {
+    jobs: 6,
+    rest: 12,
+    cancelled: &[1],
+    orphans: Some(OrphanSettings {
+        quarantine_after: Duration::from_secs(1),
+        reclaim_after: Duration::from_secs(2),
+        max_lost: 1,
+    }),
+    holds: |job| [100, 60, 12, 20, 12, 12][job as usize],
+    session: 2,
+    in_line: Some(Duration::from_secs(120)),
+    patience: |job| Duration::from_secs([1, 2, 30, 60, 90, 120][job as usize]),
+    report: |_, _, _| Outcome::Completed,
+    turns: &[
+        ("one is back before it is given up on", |_, record| {
+            let mut told = record
+                .iter()
+                .filter(|(_, action)| matches!(action.step, Step::Interrupt(_)));
+            told.any(|(_, told)| {
+                let mut own = record.iter().filter(|(_, action)| action.job == told.job);
+                !own.any(|(_, action)| given_up(action).is_some())
+            })
+        }),
+        (
+            "one is given up on, and back before its slot is taken",
+            |_, record| {
+                let mut lost = record.iter().filter_map(|(_, action)| given_up(action));
+                lost.any(|permit| !record.iter().any(|(_, action)| takes(action, permit)))
+            },
+        ),
+        (
+            "one that no worker has taken is given up on",
+            |_, record| {
+                let mut actions = record.iter();
+                actions
+                    .any(|(_, action)| matches!(action.step, Step::Quarantine { worker: None, .. }))
+            },
+        ),
+        ("one is back late, and its slot is free", |_, record| {
+            record.late.iter().any(|late| !late.taken)
+        }),
+        (
+            "one is back late, and its slot is another's",
+            |_, record| record.late.iter().any(|late| late.taken),
+        ),
+        ("so many are lost that nothing is taken in", |_, record| {
+            ends(record, |end| {
+                refused(end, RefusalReason::WorkersLost { lost: 2 })
+            })
+        }),
+        ("one is served by who was hired", |_, record| {
+            let mut actions = record.iter();
+            let lost = actions.position(|(_, action)| given_up(action).is_some());
+            let after = &record.actions[lost.unwrap_or(record.actions.len())..];
+            let mut started = after.iter().filter(|(_, action)| is_start(action));
+            started.any(|(_, start)| {
+                let done = Step::End(Ending::Finished(Outcome::Completed));
+                let mut actions = after.iter();
+                actions.any(|(_, action)| action.job == start.job && action.step == done)
+            })
+        }),
+    ],
+    ..PLAIN
+};
+
+/// The same where nobody counts as replaced: as many as are lost are missing, though slots be free, until some come back.
+pub(super) const MISSING: Scenario = Scenario {
+    rest: 5,
+    orphans: Some(OrphanSettings {
+        quarantine_after: Duration::from_secs(1),
+        reclaim_after: Duration::from_secs(2),
+        max_lost: 0,
+    }),
+    turns: &[
+        ("nothing is taken in for one who is lost", |_, record| {
+            ends(record, |end| {
+                refused(end, RefusalReason::WorkersLost { lost: 1 })
+            })
+        }),
+        ("all are lost", |_, record| {
+            ends(record, |end| {
+                refused(end, RefusalReason::WorkersLost { lost: 2 })
+            })
+        }),
+        ("one starts after that", |_, record| {
+            let mut actions = record.iter().rev();
+            let last = actions.find(|(_, action)| is_start(action) || given_up(action).is_some());
+            last.is_some_and(|(_, action)| is_start(action))
+                && record.iter().any(|(_, action)| given_up(action).is_some())
+        }),
+    ],
+    ..ORPHANS
+};
+
+/// A box that is loaded, more and less, while jobs come and calls are in flight.
+pub(super) const THROTTLES: Scenario = Scenario {
+    submitters: 2,
+    jobs: 6,
+    workers: 3,
+    limit: 3,
+    session: 3,
+    loads: &[2, 0, 2, usize::MAX],
+    holds: |job| 1 + job as u32 % 4,
+    patience: |_| Duration::from_secs(30),
+    turns: &[
+        ("less is left than is in flight", |_, record| {
+            let mut limits = record.limits.iter();
+            limits.any(|set| set.to < set.in_flight)
+        }),
+        ("one starts in the step that lets go", |_, record| {
+            let mut limits = record.limits.iter();
+            limits.any(|set| set.from < set.to && set.started > 0)
+        }),
+        ("nothing of the lowest class is taken in", |_, record| {
+            ends(record, |end| refused(end, RefusalReason::BoxLoaded))
+        }),
+        ("a refusal tells of it", |_, record| {
+            ends(
+                record,
+                |end| matches!(end, Ending::Refused(refusal) if refusal.throttled.is_some()),
+            )
+        }),
+    ],
+    ..PLAIN
+};
+
+/// New limits for a box whose load changes at the same time.
+pub(super) const CHANGES: Scenario = Scenario {
+    loads: &[1, usize::MAX],
+    reloads: &[2, 0, 3],
+    turns: &[
+        ("less is configured than is in flight", |_, record| {
+            let mut limits = record.limits.iter().filter(|set| set.configured);
+            limits.any(|set| set.to < set.in_flight)
+        }),
+        (
+            "one starts in the step that configures more",
+            |_, record| {
+                let mut limits = record.limits.iter().filter(|set| set.configured);
+                limits.any(|set| set.started > 0)
+            },
+        ),
+        ("more is configured for a loaded box", |_, record| {
+            let mut limits = record.limits.iter();
+            limits.any(|set| set.configured && set.throttled)
+        }),
+        (
+            "the load lets go, and less is configured than before",
+            |_, record| {
+                let mut limits = record.limits.iter().filter(|set| !set.configured);
+                limits.any(|set| set.from < set.to && set.to < 3)
+            },
+        ),
+    ],
+    ..THROTTLES
+};
+
 impl Scenario {
-    /// Calls in flight: in all, and of one session.
-    pub(super) fn rooms(&self) -> (usize, usize) {
-        (self.limit, SESSION)
+    /// Whether nothing but the global limit and the workers holds a job back.
+    pub(super) fn is_open(&self) -> bool {
+        let judged = self.adaptive || self.breaker.is_some() || self.drain.is_some();
+        self.session >= self.limit && !judged
+    }
+
+    /// The global limits that are set, thread by thread: by the load of the box, and by new settings.
+    pub(super) fn limits(&self) -> impl Iterator<Item = Vec<Event>> {
+        let loads = self.loads.iter().map(|&most| {
+            let refuses_low = most < 2;
+            Event::Throttle(Throttle { most, refuses_low })
+        });
+        let reloads = self.reloads.iter().map(|&global| {
+            Event::Change(Box::new(Change {
+                settings: Settings {
+                    global,
+                    ..self.settings()
+                },
+                anew: Vec::new(),
+                gone: Vec::new(),
+            }))
+        });
+        let threads: [Vec<Event>; 2] = [loads.collect(), reloads.collect()];
+        threads.into_iter().filter(|limits| !limits.is_empty())
     }
 
     pub(super) fn settings(&self) -> Settings {
@@ -302,7 +504,7 @@ impl Scenario {
         Settings {
             workers: self.limit,
             global: self.limit,
-            session: SESSION,
+            session: self.session,
             sessions: self.limit,
             session_turn: Duration::from_secs(1),
             queue: QueueSettings {
@@ -310,7 +512,7 @@ impl Scenario {
                 per_session: 2,
                 max_bytes: 100,
                 per_provider: 3,
-                timeout: (self.patience)(0),
+                timeout: self.in_line.unwrap_or((self.patience)(0)),
                 weights: [16, 4, 1],
                 pressure_on: 2,
                 pressure_off: 1,
@@ -318,7 +520,7 @@ impl Scenario {
             providers: vec![provider; 2],
             targets: vec![ProviderId(0), ProviderId(1)],
             learning: Learning::default(),
-            orphans: Default::default(),
+            orphans: self.orphans.unwrap_or_default(),
         }
     }
 
@@ -336,7 +538,7 @@ impl Scenario {
                 class: Priority::ALL[(number % 2) as usize * 2],
                 deadline: Time::ZERO + (self.patience)(number),
                 bytes: 1,
-                reclaim: false,
+                reclaim: self.orphans.is_some(),
             }
         };
         (0..self.jobs).map(job).collect()
@@ -346,46 +548,4 @@ impl Scenario {
     pub(super) fn report(&self, job: JobId, target: TargetId, attempt: u32) -> Report {
         (self.report)(job.0, target.0, attempt).into()
     }
-}
-
-fn is_start(action: &Action) -> bool {
-    matches!(action.step, Step::Start { .. })
-}
-
-fn ends(record: &Record, like: impl Fn(&Ending) -> bool) -> bool {
-    let mut actions = record.iter();
-    actions.any(|(_, action)| matches!(&action.step, Step::End(ending) if like(ending)))
-}
-
-fn refused(ending: &Ending, reason: RefusalReason) -> bool {
-    matches!(ending, Ending::Refused(refusal) if refusal.reason == reason)
-}
-
-fn ends_without_interrupt(record: &Record, ending: &Ending) -> bool {
-    let end = Step::End(ending.clone());
-    record.iter().enumerate().any(|(at, (_, action))| {
-        let next = record.get(at + 1).map(|(_, next)| &next.step);
-        action.step == end && !matches!(next, Some(Step::Interrupt(_)))
-    })
-}
-
-fn backs_off(record: &Record) -> bool {
-    let mut actions = record.iter();
-    actions.any(|(_, action)| matches!(action.step, Step::BackOff { .. }))
-}
-
-fn probes(record: &Record) -> bool {
-    let mut actions = record.iter();
-    actions.any(|(_, action)| matches!(action.step, Step::Start { probe: true, .. }))
-}
-
-/// Whether a job came to its proper end in its second call or a later one.
-fn serves_again(record: &Record) -> bool {
-    let done = Step::End(Ending::Finished(Outcome::Completed));
-    record.iter().any(|(_, end)| {
-        let again = |(_, start): &(Time, Action)| {
-            start.job == end.job && matches!(start.step, Step::Start { attempt, .. } if attempt > 1)
-        };
-        end.step == done && record.iter().any(again)
-    })
 }
