@@ -75,7 +75,7 @@ impl Server {
             max_body_total: section
                 .size("max_body_total", KIB..=65_536 * MIB)
                 .unwrap_or(max_body.max(256 * MIB)),
-            json_depth: section.count("json_depth", 8..=1024).unwrap_or(128),
+            json_depth: section.count("json_depth", 8..=127).unwrap_or(127),
             head_timeout: section
                 .duration("head_timeout", millis(100)..=HOUR)
                 .unwrap_or(secs(10)),

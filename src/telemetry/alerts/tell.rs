@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub struct Told {
     pub failed: u64,
     /// Messages that found no place in its queue.
     pub left_out: u64,
-    /// Messages that wait.
+    /// Messages that wait for their turn, or for another try.
     pub waiting: usize,
 }
 
@@ -46,6 +46,8 @@ struct Counts {
     sent: AtomicU64,
     failed: AtomicU64,
     left_out: AtomicU64,
+    /// Messages that are being sent: one, or none.
+    under_way: AtomicUsize,
 }
 
 /// A webhook and its queue.
@@ -150,7 +152,7 @@ impl Teller {
             sent: line.counts.sent.load(Ordering::Relaxed),
             failed: line.counts.failed.load(Ordering::Relaxed),
             left_out: line.counts.left_out.load(Ordering::Relaxed),
-            waiting: line.queue.len(),
+            waiting: line.queue.len() + line.counts.under_way.load(Ordering::Relaxed),
         };
         self.lines.lock().iter().map(told).collect()
     }
@@ -180,6 +182,7 @@ impl Messenger {
             if self.cancel.is_cancelled() {
                 return;
             }
+            self.counts.under_way.store(1, Ordering::Relaxed);
             let count = match self.deliver(&change) {
                 Ok(()) => &self.counts.sent,
                 Err(why) => {
@@ -189,6 +192,7 @@ impl Messenger {
                 }
             };
             count.fetch_add(1, Ordering::Relaxed);
+            self.counts.under_way.store(0, Ordering::Relaxed);
         }
     }
 
@@ -208,9 +212,13 @@ impl Messenger {
                 },
                 Err(why) => why,
             };
-            let is_last = attempt >= self.attempts;
-            if is_last || self.cancel.wait(wait).is_some() {
+            if attempt >= self.attempts {
                 return Err(format!("{why}, after {attempt} tries"));
+            }
+            let (id, host) = (&change.alert.id, self.webhook.host());
+            log::info!("alert {id}: the webhook at {host} was not told: {why}; again in {wait:?}");
+            if self.cancel.wait(wait).is_some() {
+                return Err(format!("the gateway stops; {why}, after {attempt} tries"));
             }
             wait = wait.saturating_mul(2).min(MAX_WAIT);
         }
