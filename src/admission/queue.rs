@@ -130,7 +130,7 @@ impl Line {
         let key = (time, place, flow);
         let before = match standing {
             Standing::Fresh => class.active.len() + class.fresh.range(..key).take(most).count(),
-            _ => class.active.range(..key).take(most).count(),
+            Standing::Active | Standing::Blocked => class.active.range(..key).take(most).count(),
         };
         (before < most).then_some(before)
     }

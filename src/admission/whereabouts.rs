@@ -61,7 +61,7 @@ pub enum Slots {
     Sessions,
     /// Of its provider.
     Provider,
-    /// Of its provider, which takes fewer calls for now than it may be sent.
+    /// Of its provider, by the limit that was learned: it takes fewer calls for now than it may be sent.
     Learned,
     /// Of all, those that are kept for other providers left out.
     Shared,
@@ -105,7 +105,7 @@ impl fmt::Display for Slots {
             Slots::Session => "slots of its session",
             Slots::Sessions => "places for sessions with calls in flight",
             Slots::Provider => "slots of its provider",
-            Slots::Learned => "slots that its provider was found to bear for now",
+            Slots::Learned => "slots of its provider (its learned limit)",
             Slots::Shared => "slots that are not kept for other providers",
             Slots::Global => "slots",
         })

@@ -24,8 +24,7 @@ pub(super) struct Which {
     key_env: Option<String>,
 }
 
-/// A running server, and the key to show it.
-#[derive(Debug, PartialEq, Eq)]
+/// A running server, and the key to show it, which no `Debug` may.
 pub(super) struct Server {
     pub(super) url: String,
     pub(super) key: Option<String>,
