@@ -44,10 +44,10 @@ pub(crate) fn peer(
             spawn(move || {
                 let mut reader = BufReader::new(stream);
                 while let Some(request) = read_request(&mut reader) {
-                    let written = reader.get_mut().write_all(&answer(&request));
-                    // Whether or not somebody wants to know.
+                    let text = answer(&request);
+                    // Before the answer: whoever has that finds it told. Whether or not somebody wants to know.
                     let _ = tell.send((number, request));
-                    if written.is_err() {
+                    if reader.get_mut().write_all(&text).is_err() {
                         return;
                     }
                 }
